@@ -1,0 +1,1 @@
+"""Ingest, survey, allocation, orchestration, command line and report."""

@@ -1,0 +1,1 @@
+"""Commands: the command line over the typed options, and what it prints."""

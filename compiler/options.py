@@ -1,0 +1,75 @@
+"""What a compile was asked to do: one typed value behind command line and Python API."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Recipe = Literal["auto", "none", "low-rank"]
+Objective = Literal["operator", "sqrt-k", "blockwise", "frobenius"]
+
+
+class CompileOptions(BaseModel):
+    """Every option of `nncc compile`; defaults are written here and nowhere else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Path = Field(default=Path("build"), description="Folder of the artifact.")
+    recipe: Recipe = Field(
+        default="auto",
+        description="none: no compression; low-rank: to the budget asked; auto: what is safe.",
+    )
+    size: float | None = Field(
+        default=None, gt=0, le=1, description="Budget: kept fraction of the weights, e.g. 0.3."
+    )
+    macs: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Budget: kept fraction of the multiply-adds, e.g. 0.33.",
+    )
+    objective: Objective = Field(
+        default="operator", description="Layer error whose maximum is minimised."
+    )
+    shape: tuple[str, ...] = Field(
+        default=(),
+        description="Input sizes, NAME:1x3x224x224 or NAME:MIN:OPT:MAX; repeatable.",
+    )
+    calib: str | None = Field(
+        default=None, description="Calibration inputs: FILE.npz or package.module:function."
+    )
+    plan: Path | None = Field(
+        default=None, description="Apply this plan.json instead of allocating."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of every random choice.")
+    jobs: int = Field(
+        default=0, ge=0, description="Worker threads for spectra; 0: one a core."
+    )
+    threads: int = Field(default=1, ge=1, description="Runtime threads while measuring.")
+    measure: bool = Field(
+        default=True, description="Measure on targets that are this machine."
+    )
+    rounds: int = Field(
+        default=7, ge=2, le=101, description="ABBA rounds, each in fresh processes."
+    )
+    seconds: float = Field(
+        default=0.5, gt=0, le=60, description="Time spent per model in each round, seconds."
+    )
+    trim: float = Field(
+        default=0.25,
+        ge=0,
+        lt=0.5,
+        description="Trimmed fraction: of each side, or of the highest.",
+    )
+    trim_side: Literal["both", "high"] = Field(
+        default="both",
+        description="both: two-sided trim; high: drop the highest (the paper: 0.1).",
+    )
+    force: bool = Field(
+        default=False, description="Replace an output folder that holds something."
+    )
+    resume: bool = Field(default=False, description="Continue an interrupted compile.")
+    dry_run: bool = Field(default=False, description="Say what would be done; write nothing.")
+    allow_noop: bool = Field(
+        default=False, description="Exit 0 even when no layer was changed."
+    )

@@ -1,0 +1,121 @@
+"""What a compile found out: the values behind metrics.json, layers.csv and the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..runtime.timing import Paired, Timing
+
+__all__ = ["Fidelity", "LayerRow", "LayerStatus", "Outcome", "Paired", "Timing"]
+
+LayerStatus = Literal["changed", "dense", "left alone", "reverted"]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One weight of the model and what became of it: a row of layers.csv.
+
+    Errors are relative, ‖W − Ŵ‖ / ‖W‖ in the named norm. MACs are per sample; None where the
+    number of output positions is unknown. Times are milliseconds per inference.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    status: LayerStatus
+    form: str
+    rank: int | None
+    blocks: int | None
+    scheme: int | None
+    reason: str
+    weights_reference: int
+    weights_compressed: int
+    bits_reference: int
+    bits_compressed: int
+    macs_reference: int | None
+    macs_compressed: int | None
+    error_op: float
+    error_fro: float
+    predicted_ms: float | None = None
+    reference_ms: float | None = None
+    measured_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close the compiled model's outputs are to the original's, on inputs no fit saw.
+
+    Args:
+        inputs: "calibration" or "synthetic".
+        n: number of samples compared.
+        sqnr_db: 10 log10(Σ y² / Σ (y − ŷ)²) over all float outputs; inf when equal.
+        top1_agreement: share of equal argmax over the last axis of the first float output that
+            is at least 2-D with more than one class; None where there is none.
+        max_abs_diff: largest absolute difference over all outputs.
+        per_output: output name to (sqnr_db, max_abs_diff).
+        warnings: outputs that became NaN or infinite, integers that differ, what was not
+            compared.
+    """
+
+    inputs: Literal["calibration", "synthetic"]
+    n: int
+    sqnr_db: float
+    top1_agreement: float | None
+    max_abs_diff: float
+    per_output: Mapping[str, tuple[float, float]]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a compile has to tell.
+
+    Args:
+        model_name, model_sha256, target, recipe: what was asked.
+        calibrated: whether the *fit* used calibration inputs.
+        layers: one row per weight considered, in graph order.
+        reference_bytes, compressed_bytes: ONNX file sizes, external data included.
+        nodes_reference, nodes_compressed: node counts, subgraphs included.
+        fidelity: output comparison.
+        latency: paired measurement, None when not measured.
+        latency_note: why there is no measurement, or what limits it.
+        compile_seconds: stage name to seconds.
+        objective: error that was minimised; objective_value: its optimum over changed layers.
+        budget: text of the budget, e.g. "macs <= 0.33"; empty when none was asked.
+        budget_met: whether it holds.
+        budget_used: reached fraction of the budgeted quantity, None when none was asked.
+        undone: what was left undone, and the flag that would allow it.
+        warnings: what a person should know.
+        exit_code: what the command line returns.
+    """
+
+    model_name: str
+    model_sha256: str
+    target: str
+    recipe: str
+    calibrated: bool
+    layers: tuple[LayerRow, ...]
+    reference_bytes: int
+    compressed_bytes: int
+    nodes_reference: int
+    nodes_compressed: int
+    fidelity: Fidelity
+    latency: Paired | None
+    latency_note: str
+    compile_seconds: Mapping[str, float]
+    objective: str
+    objective_value: float | None
+    budget: str
+    budget_met: bool
+    budget_used: float | None
+    undone: tuple[str, ...]
+    warnings: tuple[str, ...]
+    exit_code: int
+
+    @property
+    def changed(self) -> int:
+        return sum(row.status == "changed" for row in self.layers)
+
+    @property
+    def reverted(self) -> int:
+        return sum(row.status == "reverted" for row in self.layers)

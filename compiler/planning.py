@@ -1,0 +1,274 @@
+"""Planning: from sites and a budget to the form of every site."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..device_profiles.errors import BudgetInfeasible, UsageError
+from ..device_profiles.profile import DeviceProfile
+from ..passes.forms import Form
+from ..passes.plan import Plan, loads
+from ..passes.sites import Site, Skipped, skipped_weights
+from .allocate import Allocation, minimise_maximum, minimise_sum, within
+from .events import Event, Listener
+from .options import CompileOptions
+from .outcome import Fidelity
+from .survey import Quantity, Search, Survey, survey, table
+
+SAFE_ERRORS = (0.01, 0.003, 0.001, 0.0)
+"""Relative operator-norm errors of a layer that `auto` tries, until outputs agree."""
+SAFE_SQNR_DB = 40.0
+"""Agreement of the outputs that `auto` asks for: one percent of the signal.
+
+A small error in every layer proves nothing by itself: silero-vad falls to 12 dB with three
+layers within one percent.
+"""
+ROUNDING = 1e-6
+"""Difference of outputs that says nothing: some eps of float32 activations of size one."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done, and why not more.
+
+    Args:
+        plan: form of every site that was considered.
+        reasons: site name to why it stays dense.
+        objective_value: smallest reachable maximum error (operator, sqrt-k, blockwise), or the
+            largest relative error (frobenius).
+        budget: e.g. "macs <= 0.33"; "" where none was asked.
+        budget_met: whether the plan holds it.
+        budget_used: reached fraction of the budgeted quantity.
+        undone: what was left undone, and the flag that would allow it.
+    """
+
+    plan: Plan
+    reasons: dict[str, str]
+    objective_value: float | None = None
+    budget: str = ""
+    budget_met: bool = True
+    budget_used: float | None = None
+    undone: tuple[str, ...] = ()
+
+
+def check_options(options: CompileOptions) -> None:
+    """Refuses requests that contradict themselves, before any work.
+
+    Raises:
+        UsageError: two budgets, a budget without compression, or compression without one.
+    """
+    budgets = [name for name in ("size", "macs") if getattr(options, name) is not None]
+    if len(budgets) > 1:
+        raise UsageError(
+            "two budgets at once", where="--size, --macs", hint="give one of them"
+        )
+    if budgets and options.recipe == "none":
+        raise UsageError(
+            "asks for no compression, and a budget for some",
+            where=f"--recipe none --{budgets[0]}",
+            hint="leave one of them out",
+        )
+    if options.plan is not None and (budgets or options.recipe == "none"):
+        raise UsageError(
+            "a plan already says every layer's form",
+            where="--plan",
+            hint="leave out the budget and the recipe",
+        )
+    if options.recipe == "low-rank" and not budgets and options.plan is None:
+        raise UsageError(
+            "needs a budget",
+            where="--recipe low-rank",
+            hint="add e.g. --macs 0.5 or --size 0.3",
+        )
+
+
+def surveyed(
+    sites: Sequence[Site], profile: DeviceProfile, options: CompileOptions, on_event: Listener
+) -> list[Survey]:
+    """The candidates that a plan is chosen from; none where it is given or none is wanted."""
+    if options.recipe == "none" or options.plan is not None:
+        return []
+    if options.objective == "blockwise":  # ALDS as it was published: one folding, any k
+        search = Search(
+            profile.lattice, (0,), most_blocks=1 << 30, every_divisor=True, exact=False
+        )
+    else:
+        search = Search(profile.lattice, exact=options.objective == "operator")
+    return survey(
+        sites,
+        search,
+        jobs=options.jobs,
+        on_done=lambda done, total: on_event(Event("survey", done, total, "spectra")),
+    )
+
+
+def is_cautious(options: CompileOptions) -> bool:
+    """Whether nothing but safety limits the compression: `auto` without a budget."""
+    asked = options.size is not None or options.macs is not None or options.plan is not None
+    return options.recipe == "auto" and not asked
+
+
+def is_close(fidelity: Fidelity) -> bool:
+    """Whether outputs agree as `auto` asks: to 40 dB, or to what rounding moves."""
+    return fidelity.sqnr_db >= SAFE_SQNR_DB or fidelity.max_abs_diff <= ROUNDING
+
+
+def planned(
+    sites: Sequence[Site],
+    skipped: Sequence[Skipped],
+    surveys: Sequence[Survey],
+    profile: DeviceProfile,
+    options: CompileOptions,
+    safe_error: float = SAFE_ERRORS[0],
+) -> Planned:
+    """The plan that the options ask for, from the surveys of `surveyed`.
+
+    Args:
+        sites: as `find_sites` gives them.
+        skipped: likewise.
+        surveys: candidates of every site.
+        profile: the target.
+        options: as resolved.
+        safe_error: error that a layer may have when no budget is asked.
+
+    Raises:
+        PlanError: a given plan does not fit the model.
+        UsageError: a given plan cannot be read.
+    """
+    if options.recipe == "none":
+        return Planned(Plan({}), {site.name: "no compression was asked for" for site in sites})
+    if options.plan is not None:
+        return _given(sites, profile, options)
+    if options.size is not None or options.macs is not None:
+        return _within_budget(surveys, sites, skipped, options)
+    return _safely(surveys, sites, safe_error)
+
+
+def _safely(surveys: Sequence[Survey], sites: Sequence[Site], threshold: float) -> Planned:
+    """The cheapest plan whose every layer keeps its operator norm within `threshold`."""
+    found = within(table(surveys, "operator", "macs"), threshold)
+    plan, reasons = _read(
+        surveys,
+        sites,
+        "macs",
+        found,
+        f"no smaller form is within {threshold:.1%} of the weight",
+    )
+    undone = (
+        f"compression beyond an error of {threshold:.1%} a layer: ask for it with a budget, "
+        "e.g. --macs 0.9 or --size 0.9, and judge the result",
+    )
+    return Planned(plan, reasons, threshold if plan.changed else None, undone=undone)
+
+
+def _within_budget(
+    surveys: Sequence[Survey],
+    sites: Sequence[Site],
+    skipped: Sequence[Skipped],
+    options: CompileOptions,
+) -> Planned:
+    quantity: Quantity = "size" if options.size is not None else "macs"
+    asked = options.size if options.size is not None else options.macs
+    assert asked is not None, "the caller saw a budget"
+    left_alone = skipped_weights(sites, skipped)
+    fixed = float(left_alone) if quantity == "size" else 0.0
+    total = fixed + sum(float(s.cost(quantity)[0]) for s in surveys)
+    entries = table(surveys, options.objective, quantity)
+    solve = minimise_sum if options.objective == "frobenius" else minimise_maximum
+    undone = _uncounted(sites) if quantity == "macs" else ()
+    is_met = True
+    try:
+        found = solve(entries, asked * total, fixed=fixed)
+    except BudgetInfeasible as error:
+        found = within(entries, np.inf)
+        found = Allocation(found.choice, found.cost + fixed, found.bound)
+        undone, is_met = (*undone, f"{error.what}; {error.hint}"), False
+    reached = found.cost / total if total else 0.0
+    if is_met and reached < 0.995 * asked:
+        undone = (
+            *undone,
+            f"the rest of the budget: it reached {reached:.3f}, no finer step fits",
+        )
+    plan, reasons = _read(surveys, sites, quantity, found, "left dense by the allocation")
+    errors = [float(entry.error[at]) for entry, at in zip(entries, found.choice, strict=True)]
+    return Planned(
+        plan,
+        reasons,
+        max(errors, default=0.0) if plan.changed else None,
+        f"{quantity} <= {asked:g}",
+        is_met,
+        reached if total else None,
+        undone,
+    )
+
+
+def _uncounted(sites: Sequence[Site]) -> tuple[str, ...]:
+    """What a budget of multiply-adds does not see."""
+    unknown = [site.name for site in sites if site.macs is None]
+    if not unknown:
+        return ()
+    return (
+        f"counting {len(unknown)} layers whose positions are not known ({unknown[0]} …): each "
+        "counts as if it were applied once; --size counts weights alone",
+    )
+
+
+def _read(
+    surveys: Sequence[Survey],
+    sites: Sequence[Site],
+    quantity: Quantity,
+    found: Allocation,
+    dense: str,
+) -> tuple[Plan, dict[str, str]]:
+    """The plan in graph order, sites that share a weight included, and why sites are dense."""
+    forms: dict[str, Form] = {}
+    reasons: dict[str, str] = {}
+    for entry, choice in zip(surveys, found.choice, strict=True):
+        form = entry.forms[int(entry.useful(quantity)[choice])]
+        for name in (entry.site.name, *entry.site.shares):
+            forms[name] = form
+            if choice == 0:
+                reasons[name] = entry.reason or dense
+    ordered = {site.name: forms[site.name] for site in sites if site.name in forms}
+    return Plan(ordered), reasons
+
+
+def _given(sites: Sequence[Site], profile: DeviceProfile, options: CompileOptions) -> Planned:
+    assert options.plan is not None, "the caller saw a plan"
+    path = options.plan
+    try:
+        if path.stat().st_size > 1 << 26:
+            raise UsageError("is larger than 64 MiB", where=str(path), hint="give a plan.json")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read: {error}", where=str(path)) from error
+    plan = loads(text, where=str(path)).checked(sites)
+    undone = tuple(
+        f"layer {name!r}: {text} is off the {profile.name} lattice of {step}; it will run "
+        "below its speed"
+        for name, text, step in _unaligned(sites, plan, profile)
+    )
+    reasons = {
+        site.name: "the plan leaves it dense"
+        for site in sites
+        if site.name not in plan.changed
+    }
+    return Planned(plan, reasons, undone=undone)
+
+
+def _unaligned(
+    sites: Sequence[Site], plan: Plan, profile: DeviceProfile
+) -> list[tuple[str, str, int]]:
+    """Changed sites whose ranks or groups are no multiple of the device's step."""
+    step, width = profile.lattice.rank, profile.lattice.group_width
+    found: list[tuple[str, str, int]] = []
+    for site in sites:
+        if site.name in plan.changed:
+            kernels = plan.form(site.name).kernels(site.shape, site.geometry)
+            grouped = [kernel for kernel in kernels if kernel.groups > 1]
+            ranks = [kernel.outputs for kernel in kernels[:-1]]
+            sides = [side for kernel in grouped for side in (kernel.inputs, kernel.outputs)]
+            found += [(site.name, f"rank {rank}", step) for rank in ranks if rank % step][:1]
+            found += [(site.name, f"group width {w}", width) for w in sides if w % width][:1]
+    return found

@@ -1,0 +1,111 @@
+"""Preparing: whatever was given becomes a normalised model with samples and sites."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+from ..device_profiles.errors import UnsupportedOp
+from ..device_profiles.profile import DeviceProfile
+from ..passes.check import Finding, check
+from ..passes.model import Model
+from ..passes.opset_change import restamped
+from ..passes.sites import Site, Skipped, find_sites
+from .clock import Clock
+from .options import CompileOptions
+from .proving.verify import NORMALISED, ORIGINAL, verified_normalise
+from .reading.ingest import ingest
+from .samples.inputs import Feeds, calibration_inputs, split, synthetic_inputs
+from .work import Work
+from .writing.save import write
+
+if TYPE_CHECKING:
+    import torch
+
+Source: TypeAlias = "Path | onnx.ModelProto | ir.Model | torch.nn.Module"
+SYNTHETIC_SAMPLES = 8
+MOST_SAMPLES = 64
+"""Samples that outputs are compared on; more tell nothing new about a rewrite."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A normalised model with what is needed to work on it.
+
+    Args:
+        model: normalised.
+        original: file of the original as the runtime reads it.
+        feeds: samples no fit sees.
+        kind: where they come from.
+        sites, skipped: what can be compressed and what cannot.
+        nodes_reference: nodes of the original.
+    """
+
+    model: Model
+    original: Path
+    feeds: Sequence[Feeds]
+    kind: Literal["calibration", "synthetic"]
+    sites: Sequence[Site]
+    skipped: Sequence[Skipped]
+    nodes_reference: int
+
+
+def prepared(
+    source: Source,
+    profile: DeviceProfile,
+    options: CompileOptions,
+    work: Work,
+    example_inputs: tuple[Any, ...] | None,
+    clock: Clock,
+) -> Ready:
+    """Ingest, sample inputs, normalise, check against the target, find the sites."""
+    from ..runtime.probe import probe
+
+    with clock.stage("ingest"):
+        model = ingest(
+            source, shapes=options.shape, example_inputs=example_inputs, workdir=work.path
+        )
+        nodes = count_nodes(model)
+        original = work.path / ORIGINAL
+        write(model, original)
+    with clock.stage("inputs"):
+        if options.calib is not None:
+            _, feeds = split(calibration_inputs(options.calib, model), options.seed)
+            feeds = feeds[:MOST_SAMPLES]
+        else:
+            feeds = synthetic_inputs(model, SYNTHETIC_SAMPLES, options.seed, path=original)
+    with clock.stage("normalise"):
+        model, warnings = verified_normalise(model, work.path, feeds[:2])
+        model = model.warned(*warnings)
+    findings = check(model, profile)
+    if findings:
+        raise refusal(model, profile, findings)
+    model = restamped(model, profile.max_opset, profile.max_ir_version)
+    with clock.stage("find"):
+        sites, _ = find_sites(model)
+        names = [name for site in sites for name in (site.input_name, site.output_name)]
+        shapes = probe(work.path / NORMALISED, feeds[0], names)
+        sites, skipped = find_sites(model, shapes)
+    kind: Literal["calibration", "synthetic"] = "calibration" if options.calib else "synthetic"
+    return Ready(model, original, feeds, kind, sites, skipped, nodes)
+
+
+def refusal(
+    model: Model, profile: DeviceProfile, findings: Sequence[Finding]
+) -> UnsupportedOp:
+    """The error that names every node the target cannot take."""
+    nodes = ", ".join(f"{f.node} ({f.op}: {f.reason})" for f in findings)
+    return UnsupportedOp(
+        f"{profile.name} cannot take {nodes}",
+        where=model.name,
+        hint=f"`nncc check MODEL -t {profile.name}` says what to do about each",
+    )
+
+
+def count_nodes(model: Model) -> int:
+    """Nodes of the graph and of all bodies in it."""
+    graph = model.graph_model.graph
+    return len(graph) + sum(len(body) for body in graph.subgraphs())

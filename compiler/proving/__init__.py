@@ -1,0 +1,1 @@
+"""Proving: what was made equals, or is close to, what was given."""

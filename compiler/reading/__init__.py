@@ -1,0 +1,1 @@
+"""Reading: files, protos and torch modules become a Model, or one clear error."""

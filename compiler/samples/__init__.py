@@ -1,0 +1,1 @@
+"""Samples: inputs given for calibration, or made where none are given."""

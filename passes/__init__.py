@@ -1,0 +1,1 @@
+"""The algebra of forms, sites and foldings, plans and graph passes."""

@@ -1,0 +1,1 @@
+"""Sessions, timing and the storage of what runs on a device."""
