@@ -1,12 +1,35 @@
 """What a compile was asked to do: one typed value behind command line and Python API."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Recipe = Literal["auto", "none", "low-rank"]
 Objective = Literal["operator", "sqrt-k", "blockwise", "frobenius"]
+
+_UNITS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "": 1.0}
+
+
+def _milliseconds(value: object) -> object:
+    """A time such as 12ms, 0.5s or 800us in milliseconds; a bare number is milliseconds."""
+    if not isinstance(value, str):
+        return value
+    number = value.strip().rstrip("smuµ ")
+    unit = value.strip()[len(number) :].strip()
+    try:
+        return float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        return value
+
+
+def _times(value: object) -> object:
+    """A factor such as 2, 2x or 2×."""
+    return value.strip().rstrip("x× ") if isinstance(value, str) else value
+
+
+Milliseconds = Annotated[float, BeforeValidator(_milliseconds), Field(gt=0, lt=1e9)]
+Factor = Annotated[float, BeforeValidator(_times), Field(ge=1, le=1e6)]
 
 
 class CompileOptions(BaseModel):
@@ -28,6 +51,12 @@ class CompileOptions(BaseModel):
         le=1,
         description="Budget: kept fraction of the multiply-adds, e.g. 0.33.",
     )
+    latency: Milliseconds | None = Field(
+        default=None, description="Budget: predicted time of an inference, e.g. 12ms or 800us."
+    )
+    speedup: Factor | None = Field(
+        default=None, description="Budget: predicted speed-up over the original, e.g. 2."
+    )
     objective: Objective = Field(
         default="operator", description="Layer error whose maximum is minimised."
     )
@@ -45,7 +74,9 @@ class CompileOptions(BaseModel):
     jobs: int = Field(
         default=0, ge=0, description="Worker threads for spectra; 0: one a core."
     )
-    threads: int = Field(default=1, ge=1, description="Runtime threads while measuring.")
+    threads: int = Field(
+        default=1, ge=1, description="Runtime threads to measure with, and to predict for."
+    )
     measure: bool = Field(
         default=True, description="Measure on targets that are this machine."
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..runtime.timing import Paired, Timing
 
-__all__ = ["Fidelity", "LayerRow", "LayerStatus", "Outcome", "Paired", "Timing"]
+__all__ = ["Fidelity", "LayerRow", "LayerStatus", "Outcome", "Paired", "Predicted", "Timing"]
 
 LayerStatus = Literal["changed", "dense", "left alone", "reverted"]
 
@@ -36,6 +36,7 @@ class LayerRow:
     macs_compressed: int | None
     error_op: float
     error_fro: float
+    predicted_reference_ms: float | None = None
     predicted_ms: float | None = None
     reference_ms: float | None = None
     measured_ms: float | None = None
@@ -67,6 +68,42 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What the cost model says of the whole net.
+
+    Args:
+        reference_ms, compressed_ms: milliseconds an inference, before and after.
+        tier: the worst tier of what was added up; "extrapolated" where a kernel in it is of a
+            class that was never calibrated.
+        extrapolated: those classes.
+        basis: what the cost model rests on.
+        unseen: nodes whose time is not in it.
+    """
+
+    reference_ms: float
+    compressed_ms: float
+    tier: Literal["measured", "lookup", "interpolated", "analytic", "extrapolated"]
+    extrapolated: tuple[str, ...] = ()
+    basis: str = ""
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def speedup(self) -> float:
+        """Reference over compressed."""
+        return self.reference_ms / self.compressed_ms
+
+    @property
+    def label(self) -> str:
+        """What stands beside the number."""
+        parts = [self.tier]
+        if self.extrapolated:
+            parts = [f"extrapolated: {', '.join(self.extrapolated)}"]
+        if self.unseen:
+            parts.append(f"without {len(self.unseen)} nodes of unknown size")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Everything a compile has to tell.
 
@@ -87,6 +124,8 @@ class Outcome:
         undone: what was left undone, and the flag that would allow it.
         warnings: what a person should know.
         exit_code: what the command line returns.
+        predicted: the predicted latency, None where the target has no cost model.
+        engine: the engine in the artifact, in a line; "" where there is none.
     """
 
     model_name: str
@@ -111,6 +150,8 @@ class Outcome:
     undone: tuple[str, ...]
     warnings: tuple[str, ...]
     exit_code: int
+    predicted: Predicted | None = None
+    engine: str = ""
 
     @property
     def changed(self) -> int:

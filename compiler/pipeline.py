@@ -6,7 +6,7 @@ One way, no back edges: every stage is a function of what the stages before it r
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,25 @@ import onnx
 from ..device_profiles.errors import Postcondition
 from ..device_profiles.profile import DeviceProfile
 from ..device_profiles.registry import load
+from ..passes.half_arithmetic import in_float_arithmetic
 from ..passes.model import Model
 from ..passes.rewrite import compress_weights
+from .budget import check_budget
 from .clock import Clock
+from .costs import Costs, costs, predicted, timed
+from .engines import Engines, engines
 from .events import Event, Listener, silent
 from .fit import Fitted, fit
+from .half import halved, wants_half
 from .measure import Measured, measured
 from .options import CompileOptions
 from .outcome import Fidelity, Outcome
 from .planning import (
     SAFE_ERRORS,
     Planned,
-    check_options,
     is_cautious,
     is_close,
+    needs_times,
     planned,
     surveyed,
 )
@@ -65,7 +70,7 @@ def compile(  # noqa: A001  the name of the job
         KeyboardInterrupt: the work folder stays, `resume` goes on from it.
     """
     options = options or CompileOptions()
-    check_options(options)
+    check_budget(options)
     profile = load(target)
     path = source if isinstance(source, Path) else None
     if not options.dry_run:
@@ -94,20 +99,30 @@ def _compiled(
 ) -> Artifact:
     clock = Clock(on_event=on_event)
     ready = prepared(source, profile, options, work, example_inputs, clock)
+    found = _costs(ready, profile, options, clock)
     with clock.stage("survey", f"{len(ready.sites)} layers"):
         surveys = surveyed(ready.sites, profile, options, on_event)
+        if found is not None:
+            surveys = timed(surveys, ready.sites, found)
     if options.dry_run:
         with clock.stage("allocate"):
-            plan = planned(ready.sites, ready.skipped, surveys, profile, options)
-        return artifacts.planned(_outcome(ready, _Built(plan), profile, options, clock))
-    built = _built(ready, surveys, profile, options, work, clock, SAFE_ERRORS[0])
+            plan = planned(ready.sites, ready.skipped, surveys, profile, options, costs=found)
+        built = _Built(plan)
+        return artifacts.planned(_outcome(ready, built, profile, options, clock, found))
+    built = _built(ready, surveys, found, profile, options, work, clock, SAFE_ERRORS[0])
     if is_cautious(options):
         for safe_error in SAFE_ERRORS[1:]:
             if not built.plan.plan.changed or is_close(built.fidelity):
                 break
-            built = _built(ready, surveys, profile, options, work, clock, safe_error)
+            built = _built(ready, surveys, found, profile, options, work, clock, safe_error)
+    built = _in_half(ready, built, profile, work, clock)
+    assert built.model is not None, "a model was built"
+    with clock.stage("engine"):
+        made = engines(
+            work.path, built.model, built.compiled, profile, ready.feeds, clock.on_event
+        )
     latency = measured(ready, built.compiled, profile, options, work, clock)
-    outcome = _outcome(ready, built, profile, options, clock, latency)
+    outcome = _outcome(ready, built, profile, options, clock, found, latency, made)
     with clock.stage("write", str(options.output)):
         return write_artifact(
             work.path,
@@ -117,6 +132,24 @@ def _compiled(
             options=options,
             target=profile,
             source=source if isinstance(source, Path) else None,
+        )
+
+
+def _costs(
+    ready: Ready, profile: DeviceProfile, options: CompileOptions, clock: Clock
+) -> Costs | None:
+    """Predicted times; this machine is calibrated where a plan leans on them."""
+    with clock.stage("predict"):
+        return costs(
+            ready.model,
+            ready.shapes,
+            ready.sites,
+            profile,
+            threads=options.threads,
+            measure=needs_times(options),
+            on_case=lambda done, total: clock.on_event(
+                Event("predict", done, total, "calibrating this machine, once")
+            ),
         )
 
 
@@ -137,6 +170,7 @@ class _Built:
 def _built(
     ready: Ready,
     surveys: Sequence[Survey],
+    found: Costs | None,
     profile: DeviceProfile,
     options: CompileOptions,
     work: Work,
@@ -145,7 +179,9 @@ def _built(
 ) -> _Built:
     """Plan, fit, rewrite and prove, once."""
     with clock.stage("allocate"):
-        plan = planned(ready.sites, ready.skipped, surveys, profile, options, safe_error)
+        plan = planned(
+            ready.sites, ready.skipped, surveys, profile, options, safe_error, found
+        )
     with clock.stage("fit", f"{len(plan.plan.changed)} layers"):
         fitted = fit(
             ready.sites,
@@ -170,6 +206,22 @@ def _built(
     return _Built(plan, fitted, compiled, model, fidelity)
 
 
+def _in_half(
+    ready: Ready, built: _Built, profile: DeviceProfile, work: Work, clock: Clock
+) -> _Built:
+    """In float16 and proven once more, where the device's graph is written in it."""
+    if not wants_half(profile) or built.model is None:
+        return built
+    with clock.stage("precision"):
+        model = halved(built.model, built.compiled, ready.feeds)
+        compiled, rounded = work.path / "half.onnx", work.path / "rounded.onnx"
+        write(model, compiled)
+        write(in_float_arithmetic(model), rounded)
+        _check_structure(ready.original, compiled, profile)
+        fidelity = prove(ready.original, rounded, ready.feeds, ready.kind)
+    return replace(built, model=model, compiled=compiled, fidelity=fidelity)
+
+
 def _check_structure(original: Path, compiled: Path, profile: DeviceProfile) -> None:
     problems = structural_checks(original, compiled, profile.max_opset, profile.max_ir_version)
     if problems:
@@ -186,12 +238,14 @@ def _outcome(
     profile: DeviceProfile,
     options: CompileOptions,
     clock: Clock,
+    found: Costs | None,
     latency: Measured | None = None,
+    made: Engines | None = None,
 ) -> Outcome:
     plan = built.plan
     latency = latency or Measured(note="not measured: dry run")
     times = (latency.before, latency.after)
-    layers = rows(ready.sites, ready.skipped, plan, built.fitted, times)
+    layers = rows(ready.sites, ready.skipped, plan, built.fitted, times, found)
     changed = len(plan.plan.changed)
     asked_for_none = options.recipe == "none"
     undone = list(plan.undone)
@@ -206,6 +260,12 @@ def _outcome(
         code = 0
     else:
         code = 7
+    made = made or Engines()
+    if made.facts is None and made.note and not made.failed:
+        undone.append(made.note)
+    if made.failed and code == 0:
+        code = 6
+    told = (built.model or ready.model).warnings
     return Outcome(
         model_name=ready.model.name,
         model_sha256=ready.model.sha256,
@@ -227,8 +287,15 @@ def _outcome(
         budget_met=plan.budget_met,
         budget_used=plan.budget_used,
         undone=tuple(undone),
-        warnings=(*ready.model.warnings, *built.fidelity.warnings),
+        warnings=(
+            *told,
+            *built.fidelity.warnings,
+            *made.warnings,
+            *((made.note,) if made.failed else ()),
+        ),
         exit_code=code,
+        predicted=None if found is None else predicted(found, ready.sites, plan.plan),
+        engine=made.note if made.facts is not None else "",
     )
 
 

@@ -11,6 +11,8 @@ from ..passes.forms import Form
 from ..passes.plan import Plan, loads
 from ..passes.sites import Site, Skipped, skipped_weights
 from .allocate import Allocation, minimise_maximum, minimise_sum, within
+from .budget import Budget, budget, is_asked
+from .costs import Costs
 from .events import Event, Listener
 from .options import CompileOptions
 from .outcome import Fidelity
@@ -52,37 +54,6 @@ class Planned:
     undone: tuple[str, ...] = ()
 
 
-def check_options(options: CompileOptions) -> None:
-    """Refuses requests that contradict themselves, before any work.
-
-    Raises:
-        UsageError: two budgets, a budget without compression, or compression without one.
-    """
-    budgets = [name for name in ("size", "macs") if getattr(options, name) is not None]
-    if len(budgets) > 1:
-        raise UsageError(
-            "two budgets at once", where="--size, --macs", hint="give one of them"
-        )
-    if budgets and options.recipe == "none":
-        raise UsageError(
-            "asks for no compression, and a budget for some",
-            where=f"--recipe none --{budgets[0]}",
-            hint="leave one of them out",
-        )
-    if options.plan is not None and (budgets or options.recipe == "none"):
-        raise UsageError(
-            "a plan already says every layer's form",
-            where="--plan",
-            hint="leave out the budget and the recipe",
-        )
-    if options.recipe == "low-rank" and not budgets and options.plan is None:
-        raise UsageError(
-            "needs a budget",
-            where="--recipe low-rank",
-            hint="add e.g. --macs 0.5 or --size 0.3",
-        )
-
-
 def surveyed(
     sites: Sequence[Site], profile: DeviceProfile, options: CompileOptions, on_event: Listener
 ) -> list[Survey]:
@@ -105,8 +76,13 @@ def surveyed(
 
 def is_cautious(options: CompileOptions) -> bool:
     """Whether nothing but safety limits the compression: `auto` without a budget."""
-    asked = options.size is not None or options.macs is not None or options.plan is not None
+    asked = is_asked(options) or options.plan is not None
     return options.recipe == "auto" and not asked
+
+
+def needs_times(options: CompileOptions) -> bool:
+    """Whether the plan leans on predicted times."""
+    return is_cautious(options) or options.latency is not None or options.speedup is not None
 
 
 def is_close(fidelity: Fidelity) -> bool:
@@ -121,6 +97,7 @@ def planned(
     profile: DeviceProfile,
     options: CompileOptions,
     safe_error: float = SAFE_ERRORS[0],
+    costs: Costs | None = None,
 ) -> Planned:
     """The plan that the options ask for, from the surveys of `surveyed`.
 
@@ -131,6 +108,7 @@ def planned(
         profile: the target.
         options: as resolved.
         safe_error: error that a layer may have when no budget is asked.
+        costs: predicted times, where the target has a cost model; in the surveys too.
 
     Raises:
         PlanError: a given plan does not fit the model.
@@ -140,20 +118,24 @@ def planned(
         return Planned(Plan({}), {site.name: "no compression was asked for" for site in sites})
     if options.plan is not None:
         return _given(sites, profile, options)
-    if options.size is not None or options.macs is not None:
-        return _within_budget(surveys, sites, skipped, options)
-    return _safely(surveys, sites, safe_error)
+    if is_asked(options):
+        asked = budget(options, profile, costs)
+        return _within_budget(surveys, sites, skipped, options, asked, costs)
+    return _safely(surveys, sites, safe_error, "macs" if costs is None else "latency")
 
 
-def _safely(surveys: Sequence[Survey], sites: Sequence[Site], threshold: float) -> Planned:
+def _safely(
+    surveys: Sequence[Survey], sites: Sequence[Site], threshold: float, quantity: Quantity
+) -> Planned:
     """The cheapest plan whose every layer keeps its operator norm within `threshold`."""
-    found = within(table(surveys, "operator", "macs"), threshold)
+    found = within(table(surveys, "operator", quantity), threshold)
+    word = "faster" if quantity == "latency" else "smaller"
     plan, reasons = _read(
         surveys,
         sites,
-        "macs",
+        quantity,
         found,
-        f"no smaller form is within {threshold:.1%} of the weight",
+        f"no {word} form is within {threshold:.1%} of the weight",
     )
     undone = (
         f"compression beyond an error of {threshold:.1%} a layer: ask for it with a budget, "
@@ -167,13 +149,15 @@ def _within_budget(
     sites: Sequence[Site],
     skipped: Sequence[Skipped],
     options: CompileOptions,
+    budget: Budget,
+    costs: Costs | None,
 ) -> Planned:
-    quantity: Quantity = "size" if options.size is not None else "macs"
-    asked = options.size if options.size is not None else options.macs
-    assert asked is not None, "the caller saw a budget"
-    left_alone = skipped_weights(sites, skipped)
-    fixed = float(left_alone) if quantity == "size" else 0.0
-    total = fixed + sum(float(s.cost(quantity)[0]) for s in surveys)
+    quantity, asked = budget.quantity, budget.kept
+    in_sites = sum(float(s.cost(quantity)[0]) for s in surveys)
+    fixed = float(skipped_weights(sites, skipped)) if quantity == "size" else 0.0
+    if quantity == "latency" and costs is not None:
+        fixed = costs.reference.seconds - in_sites
+    total = fixed + in_sites
     entries = table(surveys, options.objective, quantity)
     solve = minimise_sum if options.objective == "frobenius" else minimise_maximum
     undone = _uncounted(sites) if quantity == "macs" else ()
@@ -183,7 +167,8 @@ def _within_budget(
     except BudgetInfeasible as error:
         found = within(entries, np.inf)
         found = Allocation(found.choice, found.cost + fixed, found.bound)
-        undone, is_met = (*undone, f"{error.what}; {error.hint}"), False
+        least = _least(found.cost, total, error, budget)
+        undone, is_met = (*undone, least), False
     reached = found.cost / total if total else 0.0
     if is_met and reached < 0.995 * asked:
         undone = (
@@ -196,10 +181,21 @@ def _within_budget(
         plan,
         reasons,
         max(errors, default=0.0) if plan.changed else None,
-        f"{quantity} <= {asked:g}",
+        budget.text,
         is_met,
         reached if total else None,
         undone,
+    )
+
+
+def _least(cost: float, total: float, error: BudgetInfeasible, budget: Budget) -> str:
+    """What can be reached where the budget cannot."""
+    if budget.quantity != "latency":
+        return f"{error.what}; {error.hint}"
+    factor = total / cost if cost else 0.0
+    return (
+        f"the budget is below the least that is predicted to be reachable: {cost * 1e3:.3g} "
+        f"ms, {factor:.2f} x; ask for at most --speedup {int(factor * 100) / 100:g}"
     )
 
 
@@ -229,9 +225,19 @@ def _read(
         for name in (entry.site.name, *entry.site.shares):
             forms[name] = form
             if choice == 0:
-                reasons[name] = entry.reason or dense
+                reasons[name] = entry.reason or _slower(entry, quantity) or dense
     ordered = {site.name: forms[site.name] for site in sites if site.name in forms}
     return Plan(ordered), reasons
+
+
+def _slower(entry: Survey, quantity: Quantity) -> str:
+    """Why a layer stays dense that could be smaller: nothing is faster."""
+    if quantity != "latency" or not len(entry.seconds) or len(entry.useful(quantity)) > 1:
+        return ""
+    dense, best = entry.seconds[0] * 1e6, entry.seconds[1:].min(initial=np.inf) * 1e6
+    if not np.isfinite(best):
+        return ""
+    return f"no form is faster: {dense:.3g} us dense, {best:.3g} us at best (predicted)"
 
 
 def _given(sites: Sequence[Site], profile: DeviceProfile, options: CompileOptions) -> Planned:

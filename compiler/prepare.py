@@ -1,7 +1,7 @@
 """Preparing: whatever was given becomes a normalised model with samples and sites."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -10,13 +10,16 @@ import onnx_ir as ir
 
 from ..device_profiles.errors import UnsupportedOp
 from ..device_profiles.profile import DeviceProfile
-from ..passes.check import Finding, check
+from ..passes.check import Finding
+from ..passes.legalise import legalise
+from ..passes.legalise.findings import remaining
+from ..passes.legalise.narrow import narrow
 from ..passes.model import Model
-from ..passes.opset_change import restamped
 from ..passes.sites import Site, Skipped, find_sites
 from .clock import Clock
 from .options import CompileOptions
-from .proving.verify import NORMALISED, ORIGINAL, verified_normalise
+from .proving.legal import proven
+from .proving.verify import ORIGINAL, verified_normalise
 from .reading.ingest import ingest
 from .samples.inputs import Feeds, calibration_inputs, split, synthetic_inputs
 from .work import Work
@@ -33,15 +36,16 @@ MOST_SAMPLES = 64
 
 @dataclass(frozen=True)
 class Ready:
-    """A normalised model with what is needed to work on it.
+    """A normalised, legalised model with what is needed to work on it.
 
     Args:
-        model: normalised.
+        model: normalised, and legal on the target.
         original: file of the original as the runtime reads it.
         feeds: samples no fit sees.
         kind: where they come from.
         sites, skipped: what can be compressed and what cannot.
         nodes_reference: nodes of the original.
+        shapes: size of every value of the top-level graph, for one sample.
     """
 
     model: Model
@@ -51,6 +55,7 @@ class Ready:
     sites: Sequence[Site]
     skipped: Sequence[Skipped]
     nodes_reference: int
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
 
 
 def prepared(
@@ -61,7 +66,7 @@ def prepared(
     example_inputs: tuple[Any, ...] | None,
     clock: Clock,
 ) -> Ready:
-    """Ingest, sample inputs, normalise, check against the target, find the sites."""
+    """Ingest, sample inputs, normalise, legalise for the target, find the sites."""
     from ..runtime.probe import probe
 
     with clock.stage("ingest"):
@@ -80,17 +85,29 @@ def prepared(
     with clock.stage("normalise"):
         model, warnings = verified_normalise(model, work.path, feeds[:2])
         model = model.warned(*warnings)
-    findings = check(model, profile)
-    if findings:
-        raise refusal(model, profile, findings)
-    model = restamped(model, profile.max_opset, profile.max_ir_version)
+    with clock.stage("legalise"):
+        narrowed, unfit = narrow(model, profile)
+        legalised = legalise(narrowed, profile)
+        findings = remaining(legalised, profile, unfit)
+        if findings:
+            raise refusal(model, profile, findings)
+        written = proven(legalised, work.path, feeds[:2], narrowed=narrowed is not model)
+        model = legalised.model
+        if legalised.changes:
+            model = model.warned(legalised.summary)
     with clock.stage("find"):
-        sites, _ = find_sites(model)
-        names = [name for site in sites for name in (site.input_name, site.output_name)]
-        shapes = probe(work.path / NORMALISED, feeds[0], names)
+        shapes = probe(written, feeds[0], value_names(model))
         sites, skipped = find_sites(model, shapes)
     kind: Literal["calibration", "synthetic"] = "calibration" if options.calib else "synthetic"
-    return Ready(model, original, feeds, kind, sites, skipped, nodes)
+    return Ready(model, original, feeds, kind, sites, skipped, nodes, shapes)
+
+
+def value_names(model: Model) -> list[str]:
+    """Names of the values of the top-level graph: inputs, weights, and what nodes make."""
+    graph = model.graph_model.graph
+    made = [value for node in graph for value in node.outputs]
+    values = [*graph.inputs, *graph.initializers.values(), *made]
+    return [value.name for value in values if value.name]
 
 
 def refusal(

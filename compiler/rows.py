@@ -1,9 +1,11 @@
 """Rows: what became of every weight, as layers.csv and the report show it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..passes.forms import Blocks, Dense, Folded, Form, LowRank, Tucker2, kernel_macs, text
 from ..passes.sites import Site, Skipped
+from .costs import Costs
 from .fit import Fitted
 from .outcome import LayerRow
 from .planning import Planned
@@ -15,6 +17,7 @@ def rows(
     planned: Planned,
     fitted: Mapping[str, Fitted],
     milliseconds: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
+    costs: Costs | None = None,
 ) -> tuple[LayerRow, ...]:
     """One row a weight, sites in graph order, then what was left alone.
 
@@ -26,13 +29,15 @@ def rows(
         planned: form and reason of every site.
         fitted: terms of the changed sites; empty in a dry run, whose errors are then zero.
         milliseconds: site name to time per inference, before and after.
+        costs: predicted times, where the target has a cost model.
     """
     seen: set[str] = set()
     found: list[LayerRow] = []
     for site in sites:
-        found.append(
-            _row(site, planned, fitted.get(site.name), milliseconds, site.weight_name in seen)
+        row = _row(
+            site, planned, fitted.get(site.name), milliseconds, site.weight_name in seen
         )
+        found.append(row if costs is None else _predicted(row, site, planned, costs))
         seen.add(site.weight_name)
     for entry in skipped:
         found.append(_left_alone(entry, entry.weight_name in seen))
@@ -81,6 +86,15 @@ def _row(
         error_fro=fitted.error_fro if fitted else 0.0,
         reference_ms=milliseconds[0].get(site.name),
         measured_ms=milliseconds[1].get(site.name),
+    )
+
+
+def _predicted(row: LayerRow, site: Site, planned: Planned, costs: Costs) -> LayerRow:
+    before, after = costs.of(site), costs.of(site, planned.plan.form(site.name))
+    if before is None or after is None:
+        return row
+    return replace(
+        row, predicted_reference_ms=before.seconds * 1e3, predicted_ms=after.seconds * 1e3
     )
 
 

@@ -20,13 +20,15 @@ from .allocate import Candidates, Vector
 from .cache import read_arrays, write_arrays
 from .options import Objective
 
-Quantity = Literal["size", "macs"]
+Quantity = Literal["size", "macs", "latency"]
 
 _CACHE_VERSION = 1
 _SLOWNESS = {2: 1.18}
 """Factor of time by scheme. κ×1 before 1×κ is 2 to 18 % slower than the other order at equal
 counts (ONNX Runtime's blocked layout, VGG16's layers) and counts as at its worst: it is taken
 where it costs less."""
+WORTH = 0.97
+"""A form counts as faster from three percent on: less is below what a prediction can tell."""
 _RANKS_OF_BLOCKS = 40
 """Ranks evaluated for k > 1, where each needs the norm of a residual."""
 
@@ -65,6 +67,8 @@ class Survey:
         macs: multiply-adds of this site and of those that share its weight; positions that
             are unknown count as one.
         slowness: factor of time that counts do not show.
+        seconds: predicted time of this site and of those that share its weight; empty where
+            nothing predicts it.
         energy: ‖W‖²_F.
         reason: why there is nothing but Dense, where that is so.
     """
@@ -80,6 +84,7 @@ class Survey:
     slowness: Vector
     energy: float
     reason: str = ""
+    seconds: Vector = field(default_factory=lambda: np.zeros(0))
 
     def errors(self, objective: Objective) -> Vector:
         """The errors that an objective takes the maximum of."""
@@ -92,11 +97,15 @@ class Survey:
 
     def cost(self, quantity: Quantity) -> Vector:
         """What a budget counts of each candidate."""
+        if quantity == "latency":  # what nothing predicts can save no time
+            return self.seconds if len(self.seconds) else np.zeros(len(self.forms))
         return self.weights if quantity == "size" else self.macs
 
     def useful(self, quantity: Quantity) -> npt.NDArray[np.intp]:
-        """Dense, and the candidates that cost less."""
+        """Dense, and the candidates that cost less: of latency, those that are faster."""
         cost = self.cost(quantity)
+        if quantity == "latency":
+            return np.concatenate([[0], 1 + np.flatnonzero(cost[1:] < WORTH * cost[0])])
         return np.concatenate([[0], 1 + np.flatnonzero(cost[1:] < cost[0])])
 
 
@@ -106,11 +115,15 @@ def table(
     """The useful candidates of every site, as solvers take them.
 
     Squared errors are relative, or absolute for the sum that objective "frobenius" minimises.
-    The price of a candidate is its share of the model's multiply-adds plus its share of the
-    model's weights: time is bound by the one or the other.
+    The price of a candidate is its share of the predicted time where latency is what counts.
+    Otherwise it is its share of the model's multiply-adds plus its share of the model's
+    weights: time is bound by the one or the other.
     """
     all_macs = sum(float(s.macs[0]) for s in surveys) or 1.0
     all_weights = sum(float(s.weights[0]) for s in surveys) or 1.0
+    all_time = 1.0
+    if quantity == "latency":
+        all_time = sum(float(s.cost("latency")[0]) for s in surveys) or 1.0
     entries: list[Candidates] = []
     for entry in surveys:
         at = entry.useful(quantity)
@@ -121,7 +134,9 @@ def table(
                 entry.errors(objective)[at],
                 entry.cost(quantity)[at],
                 scale * entry.frobenius[at] ** 2,
-                entry.slowness[at]
+                entry.cost(quantity)[at] / all_time
+                if quantity == "latency"
+                else entry.slowness[at]
                 * (entry.macs[at] / all_macs + entry.weights[at] / all_weights),
             )
         )

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -59,6 +59,8 @@ def detect() -> DetectedFacts:
             "rank_step": why,
             "group_width": why,
             "memory_bytes": "/proc/meminfo, or the memory limit of the control group",
+            "cpu": "/proc/cpuinfo",
+            "cores": "cores this process may run on",
         },
         about={"cpu": cpu_name(), "cores": str(available_cores())},
     )
@@ -154,6 +156,24 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def own_cache_bytes() -> int:
+    """The largest cache that one core has to itself; 1 MiB where nothing says."""
+    return max((size for shared, size in _caches() if shared == "0"), default=1 << 20)
+
+
+def last_cache_bytes() -> int:
+    """The largest cache there is; a core's own where nothing says more."""
+    return max((size for _, size in _caches()), default=own_cache_bytes())
+
+
+def _caches() -> Iterator[tuple[str, int]]:
+    """The cores that share a cache of core 0 and its bytes, as Linux lists them."""
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        size = _text(str(folder / "size")).strip()
+        if size.endswith("K") and size[:-1].isdigit():
+            yield _text(str(folder / "shared_cpu_list")).strip(), int(size[:-1]) * 1024
 
 
 def memory_bytes() -> int | None:

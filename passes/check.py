@@ -1,6 +1,6 @@
 """What a device cannot take of a model: every offending node named, before any work."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,8 @@ import onnx_ir as ir
 from ..device_profiles.profile import DeviceProfile
 from .model import Model
 from .opset_change import change, schema_of
-from .tensorrt_rules import constant, violations
+from .parser_rules import constant
+from .tensorrt_rules import CLAMPS_INT64, OLDEST_OPSET, violations
 
 _STANDARD = ("", "ai.onnx")
 _ORT_DOMAINS = ("ai.onnx.ml", "ai.onnx.preview", "com.microsoft", "com.microsoft.nchwc")
@@ -39,8 +40,7 @@ def check(model: Model, profile: DeviceProfile) -> list[Finding]:
     """Everything in `model` that the device of `profile` cannot take; empty when it can.
 
     Best asked of a normalised model: folded constants no longer offend. A model whose opset is
-    newer than the device's has no finding when every node means the same there: see
-    `stampable_opset`.
+    newer than the device's has no finding when every node means the same there.
 
     Args:
         model: any model that onnx-ir reads; not changed.
@@ -55,36 +55,34 @@ def check(model: Model, profile: DeviceProfile) -> list[Finding]:
     for scope in _scopes(graph):
         found += _initializers(scope, profile)
     for node in graph.all_nodes():
-        found += _node(node, model, profile, functions)
-    found += _memory(graph, profile)
+        found += objections(node, model.opset, profile, functions)
+    found += [*_age(model, profile), *_memory(graph, profile)]
     return list(dict.fromkeys(found))
 
 
-def stampable_opset(model: Model, profile: DeviceProfile) -> int | None:
-    """The opset the model can carry on the device without a change to its nodes.
-
-    Its own where the device reads it, else the device's newest when no node changed in between
-    (`opset_change.restamped` then stamps it); None when one did.
-    """
-    if model.opset <= profile.max_opset:
-        return model.opset
-    nodes = model.graph_model.graph.all_nodes()
-    changed = any(
-        change(n, model.opset, profile.max_opset) for n in nodes if n.domain in _STANDARD
-    )
-    return None if changed else profile.max_opset
-
-
-def _node(
-    node: ir.Node, model: Model, profile: DeviceProfile, functions: set[tuple[str, str]]
+def objections(
+    node: ir.Node,
+    opset: int,
+    profile: DeviceProfile,
+    functions: Collection[tuple[str, str]] = (),
 ) -> Iterator[Finding]:
-    """Findings of one node: its operator, its opset, its types, its structure."""
+    """Everything the device of `profile` has against one node written for `opset`.
+
+    Args:
+        node: connected; element types and shapes count where they are known.
+        opset: of the default domain, of the model that the node is in.
+        profile: the device.
+        functions: (domain, name) of the model's local functions.
+
+    Yields:
+        Its operator, or how that changed since the device's opset; its types; its structure.
+    """
     name = label(node)
-    unknown = _operator(node, model, profile, functions)
+    unknown = _operator(node, opset, profile, functions)
     if unknown is not None:
         yield unknown
-    elif node.domain in _STANDARD and model.opset > profile.max_opset:
-        why = change(node, model.opset, profile.max_opset)
+    elif node.domain in _STANDARD and opset > profile.max_opset:
+        why = change(node, opset, profile.max_opset)
         if why is not None:
             yield Finding(
                 name,
@@ -98,7 +96,7 @@ def _node(
         reason = _foreign_type(dtype, profile)
         if reason:
             yield Finding(name, node.op_type, f"produces {reason}", _type_remedy(dtype))
-        if tensor is not None and profile.runtime == "tensorrt" and _overflows(value, tensor):
+        if tensor is not None and _overflows(value, tensor, profile):
             yield _overflow(name, node.op_type)
     if profile.runtime == "tensorrt":
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and (
@@ -110,25 +108,25 @@ def _node(
                 f"{profile.name} computes no int8",
                 "start from the model before quantization",
             )
-        for reason, remedy in violations(node):
+        for reason, remedy in violations(node, profile):
             yield Finding(name, node.op_type, reason, remedy)
 
 
 def _operator(
-    node: ir.Node, model: Model, profile: DeviceProfile, functions: set[tuple[str, str]]
+    node: ir.Node, opset: int, profile: DeviceProfile, functions: Collection[tuple[str, str]]
 ) -> Finding | None:
     """A finding when the runtime has no such operator."""
     name, op = label(node), node.op_type
     if (node.domain, op) in functions:
         return None  # its definition is checked where functions are
     if node.domain in _STANDARD:
-        schema = schema_of(op, model.opset)
+        schema = schema_of(op, opset)
         if schema is None or schema.deprecated:
             state = "does not exist" if schema is None else "is deprecated"
             return Finding(
                 name,
                 op,
-                f"operator {op} {state} at opset {model.opset}",
+                f"operator {op} {state} at opset {opset}",
                 "re-export the model, or correct its opset_import",
             )
         if profile.operators is None or op in profile.operators:
@@ -139,21 +137,31 @@ def _operator(
     return Finding(
         name,
         op,
-        f"{_runtime(profile)} has no operator {full}",
+        f"{profile.runtime_title} has no operator {full}",
         "re-export with standard operators that the device lists "
         f"(opset_version={profile.max_opset})",
     )
 
 
 def _functions(model: Model, profile: DeviceProfile) -> Iterator[Finding]:
-    """Model-local functions: no parser before TensorRT 9 reads them, nor an IR before 8."""
+    """Model-local functions: no parser before TensorRT 9 reads them, nor an IR before 8.
+
+    Newer parsers do, but name the layers of two calls alike and refuse the second (seen with
+    TensorRT-RTX 1.7.1).
+    """
     if profile.runtime != "tensorrt" and profile.max_ir_version >= _FUNCTIONS_IR:
         return
+    reads = profile.parser in ("tensorrt-10", "tensorrt-rtx")
+    what = (
+        "takes no two calls of one function"
+        if reads
+        else "does not read model-local functions"
+    )
     for function in model.graph_model.functions.values():
         yield Finding(
             f"{function.domain}::{function.name}",
             "function",
-            f"{_runtime(profile)} does not read model-local functions",
+            f"{profile.runtime_title} {what}",
             "inline them (onnx.inliner, or export without functions)",
         )
 
@@ -166,6 +174,13 @@ def _interface_types(graph: ir.Graph, profile: DeviceProfile) -> Iterator[Findin
                 yield Finding(
                     value.name or "", kind, f"is {reason}", _type_remedy(value.dtype)
                 )
+            elif profile.runtime == "tensorrt" and not _is_plain(value):
+                yield Finding(
+                    value.name or "",
+                    kind,
+                    f"is no tensor, and {profile.runtime_title} takes nothing else",
+                    "export it as tensors",
+                )
 
 
 def _initializers(graph: ir.Graph, profile: DeviceProfile) -> Iterator[Finding]:
@@ -176,8 +191,13 @@ def _initializers(graph: ir.Graph, profile: DeviceProfile) -> Iterator[Finding]:
         reason = _foreign_type(tensor.dtype, profile)
         if reason:
             yield Finding(name, "initializer", f"is {reason}", _type_remedy(tensor.dtype))
-        elif profile.runtime == "tensorrt" and _overflows(value, tensor):
+        elif _overflows(value, tensor, profile):
             yield _overflow(name, "initializer")
+
+
+def _is_plain(value: ir.Value) -> bool:
+    """Whether a value is a tensor, as far as is known."""
+    return value.type is None or isinstance(value.type, ir.TensorType)
 
 
 def _foreign_type(dtype: ir.DataType | None, profile: DeviceProfile) -> str:
@@ -185,7 +205,11 @@ def _foreign_type(dtype: ir.DataType | None, profile: DeviceProfile) -> str:
     if dtype is None or dtype == ir.DataType.UNDEFINED:
         return ""
     name = dtype.name.lower()
-    return "" if name in profile.dtypes else f"{name}, which {_runtime(profile)} does not take"
+    return (
+        ""
+        if name in profile.dtypes
+        else f"{name}, which {profile.runtime_title} does not take"
+    )
 
 
 def _type_remedy(dtype: ir.DataType | None) -> str:
@@ -196,12 +220,14 @@ def _type_remedy(dtype: ir.DataType | None) -> str:
     return "export in float32"
 
 
-def _overflows(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
-    """Whether an int64 constant leaves int32, which the parser would clamp.
+def _overflows(value: ir.Value, tensor: ir.TensorProtocol, profile: DeviceProfile) -> bool:
+    """Whether an int64 constant leaves int32, where the parser would clamp it.
 
     The ends of a Slice may: "to the end" is written as the largest int64, and clamped it still
     means the end.
     """
+    if profile.parser not in CLAMPS_INT64:
+        return False
     if tensor.dtype != ir.DataType.INT64 or tensor.size == 0:
         return False
     if all(node.op_type == "Slice" and at in (1, 2) for node, at in value.uses()):
@@ -217,6 +243,19 @@ def _overflow(name: str, op: str) -> Finding:
         "int64 values beyond int32 would be clamped",
         "use values within int32",
     )
+
+
+def _age(model: Model, profile: DeviceProfile) -> Iterator[Finding]:
+    """An operator set older than the parser reads."""
+    oldest = OLDEST_OPSET[profile.parser] if profile.parser else 0
+    if 0 < model.opset < oldest:
+        yield Finding(
+            "",
+            "model",
+            f"is written in opset {model.opset}; "
+            f"{profile.runtime_title} reads {oldest} and newer",
+            f"re-export with an opset_version of {oldest} to {profile.max_opset}",
+        )
 
 
 def _memory(graph: ir.Graph, profile: DeviceProfile) -> Iterator[Finding]:
@@ -266,8 +305,3 @@ def label(node: ir.Node) -> str:
     if node.name:
         return node.name
     return f"(unnamed, makes {node.outputs[0].name!r})" if node.outputs else "(unnamed)"
-
-
-def _runtime(profile: DeviceProfile) -> str:
-    title = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime"}[profile.runtime]
-    return f"{title} {profile.runtime_version}".rstrip()

@@ -11,14 +11,21 @@ SOURCE = "nncc.source"
 def name_nodes(model: ir.Model) -> bool:
     """Gives every node, bodies included, a unique name of [A-Za-z0-9_./].
 
-    An unnamed node is named after its operator and first output, so the name is the same in
-    every run. A changed name is kept in the node's metadata. Weights that carry one name in
-    two graphs are told apart too.
+    A name that can stay does. An unnamed node is named after its operator and first output, so
+    the name is the same in every run. A changed name is kept in the node's metadata. Weights
+    that carry one name in two graphs are told apart too.
     """
     changed = False
     nodes = [node for graph in model.graphs() for node in graph]
     taken: set[str] = set()
+    good: set[ir.Node] = set()  # names that can stay go first: nobody else may take them
     for node in nodes:
+        if node.name and legal(node.name) == node.name and node.name not in taken:
+            taken.add(node.name)
+            good.add(node)
+    for node in nodes:
+        if node in good:
+            continue
         old = node.name or ""
         output = next((v.name for v in node.outputs if v.name), "")
         wanted = legal(old) or legal(f"{node.op_type}.{output}")
@@ -30,6 +37,18 @@ def name_nodes(model: ir.Model) -> bool:
             node.name = new
             changed = True
     return _tell_weights_apart(model) or changed
+
+
+def originals(model: ir.Model) -> dict[str, str]:
+    """Name of every node to the name it, or what it was made of, had in the file.
+
+    For reports: an error about `block_1_conv/sqrt` is about the file's `block:1/conv`.
+    """
+    return {
+        str(node.name): node.metadata_props.get(SOURCE, str(node.name))
+        for graph in model.graphs()
+        for node in graph
+    }
 
 
 def legal(name: str) -> str:

@@ -4,14 +4,12 @@ Between two versions an operator usually gains only element types or optional at
 node that uses none of them can be stamped with the older version as it is; the others offend.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import cast
 
 import onnx_ir as ir
 from onnx import TypeProto, defs, helper
-
-from .model import Model
 
 # Attribute values that came later than the attribute: (operator, attribute) -> value -> opset.
 _LATER_VALUES = {
@@ -23,6 +21,13 @@ _LATER_VALUES = {
 }
 # Behaviour that changed although the signature fits both: operator -> opset of the change.
 _BEHAVIOUR = {"RoiAlign": 16}
+# Operators that took all axes from `axis` on as one, and the opset since when they take one.
+_ONE_AXIS = {"Hardmax": 13, "LogSoftmax": 13, "Softmax": 13}
+# Operators whose scales can have an axis, and the opset that brought it.
+_SCALED_AXIS = {"DequantizeLinear": 13, "QuantizeLinear": 13}
+_LATE_WINDOWS = 22
+"""Since then a MaxPool that rounds up has no window that starts in the padding behind."""
+_SINGLE = defs.OpSchema.FormalParameterOption.Single
 # The same, but only where this attribute is 1: operator -> (attribute, opset of the change).
 _BEHAVIOUR_WHEN = {"AveragePool": ("ceil_mode", 19), "LpPool": ("ceil_mode", 18)}
 
@@ -57,6 +62,17 @@ def change(node: ir.Node, current: int, target: int) -> str | None:
     return next(_differences(node, old, new, target), None)
 
 
+def ill_typed(node: ir.Node, opset: int) -> str | None:
+    """An element type of `node` that its operator does not list at `opset`; None if all are.
+
+    Files say so although they must not: torch writes Clip of int64 at opset 11.
+    """
+    schema = schema_of(node.op_type, opset, node.domain)
+    if schema is None:
+        return None
+    return next(_foreign_types(node, schema, f"after opset {opset}"), None)
+
+
 def _differences(
     node: ir.Node, old: defs.OpSchema, new: defs.OpSchema, target: int
 ) -> Iterator[str]:
@@ -77,6 +93,9 @@ def _differences(
         later = _LATER_VALUES.get((node.op_type, name), {})
         if isinstance(value, str) and later.get(value, 0) > target:
             yield f"{name}={value!r} came with opset {later[value]}"
+    for at, value in enumerate(node.inputs[: len(old.inputs)]):
+        if value is None and old.inputs[at].option == _SINGLE:
+            yield f"may leave out {old.inputs[at].name!r} {since}"
     for name, definition in old.attributes.items():
         if name in node.attributes:
             continue
@@ -94,17 +113,63 @@ def _silent_change(node: ir.Node, target: int) -> Iterator[str]:
     name, version = _BEHAVIOUR_WHEN.get(node.op_type, ("", 0))
     if version > target and name in node.attributes and node.attributes[name].value == 1:
         yield f"computes differently with {name}=1 since opset {version}"
+    if _ONE_AXIS.get(node.op_type, 0) > target and not _is_last_axis(node):
+        yield f"takes one axis only since opset {_ONE_AXIS[node.op_type]}"
+    if _SCALED_AXIS.get(node.op_type, 0) > target and _scales(node) != 1:
+        yield f"has a scale for each channel since opset {_SCALED_AXIS[node.op_type]}"
+    if node.op_type == "MaxPool" and target < _LATE_WINDOWS and _may_start_behind(node):
+        yield f"leaves out windows in the padding since opset {_LATE_WINDOWS}"
+
+
+def _is_last_axis(node: ir.Node) -> bool:
+    """Whether Softmax and its kin work along the last axis; unknown ranks are taken not to."""
+    axis = node.attributes.get_int("axis", -1)
+    shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
+    return axis == -1 or (shape is not None and axis == len(shape) - 1)
+
+
+def _scales(node: ir.Node) -> int:
+    """Number of scales; 0 where it is not known."""
+    scale = node.inputs[1] if len(node.inputs) > 1 else None
+    shape = scale.shape if scale is not None else None
+    sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
+    return math.prod(sizes) if shape is not None and len(sizes) == len(shape) else 0
+
+
+def _may_start_behind(node: ir.Node) -> bool:
+    """Whether rounding up may place a window wholly behind the input.
+
+    It cannot where padding behind + stride ≤ reach of the window.
+    """
+    if node.attributes.get_int("ceil_mode", 0) != 1:
+        return False
+    kernel = list(node.attributes["kernel_shape"].as_ints())
+    dims = len(kernel)
+    steps = list(node.attributes.get_ints("strides", None) or [1] * dims)
+    gaps = list(node.attributes.get_ints("dilations", None) or [1] * dims)
+    pads = list(node.attributes.get_ints("pads", None) or [0] * (2 * dims))
+    return any(
+        pads[dims + at] + steps[at] > gaps[at] * (kernel[at] - 1) + 1 for at in range(dims)
+    )
 
 
 def _foreign_types(node: ir.Node, old: defs.OpSchema, since: str) -> Iterator[str]:
     """Element types of the connected values that the old definition does not list."""
+    bound: dict[str, str] = {}
     for values, parameters in ((node.inputs, old.inputs), (node.outputs, old.outputs)):
         for at, value in enumerate(values):
             if value is None or value.dtype is None or not parameters:
                 continue
             parameter = parameters[min(at, len(parameters) - 1)]
-            if _type_name(value) not in parameter.types:
-                yield f"takes {value.dtype.name.lower()} only {since}"
+            name = _type_name(value)
+            if name not in parameter.types:
+                plain = isinstance(value.type, ir.TensorType)
+                told = value.dtype.name.lower() if plain else name
+                yield f"takes {told} only {since}"
+            elif (
+                parameter.is_homogeneous and bound.setdefault(parameter.type_str, name) != name
+            ):
+                yield f"mixes element types {since}"
 
 
 def _type_name(value: ir.Value) -> str:
@@ -112,7 +177,14 @@ def _type_name(value: ir.Value) -> str:
     assert value.dtype is not None
     element = TypeProto.Tensor(elem_type=int(value.dtype))
     name = f"tensor({helper.tensor_dtype_to_string(element.elem_type).split('.')[-1].lower()})"
-    return f"seq({name})" if isinstance(value.type, ir.SequenceType) else name
+    kind = value.type
+    around: list[str] = []
+    while isinstance(kind, ir.SequenceType | ir.OptionalType):
+        around.append("seq" if isinstance(kind, ir.SequenceType) else "optional")
+        kind = kind.elem_type
+    for word in reversed(around):
+        name = f"{word}({name})"
+    return name
 
 
 def _is_default(attribute: ir.Attr, schema: defs.OpSchema) -> bool:
@@ -150,29 +222,11 @@ def _first_version(schema: defs.OpSchema) -> int:
     return min(versions)
 
 
-def restamped(model: Model, opset: int, max_ir_version: int) -> Model:
-    """The same model stamped with an older operator set and IR version.
-
-    Attributes that the older set does not know are dropped; every node must be free of
-    `change`, so what is dropped says its own default.
-
-    Args:
-        model: opset ≥ `opset`.
-        opset: version to stamp.
-        max_ir_version: IR version is lowered to at most this.
-    """
-    if model.opset <= opset and model.graph_model.ir_version <= max_ir_version:
-        return model
-    copy = model.copied()
-    graph_model = copy.graph_model
-    graph_model.ir_version = min(graph_model.ir_version, max_ir_version)
-    if model.opset > opset:
-        stamp(graph_model, opset)
-    return replace(copy, graph_model=graph_model)
-
-
 def stamp(graph_model: ir.Model, opset: int) -> None:
-    """Sets an older operator set and drops attributes it does not know; see `restamped`."""
+    """Sets an older operator set and drops the attributes that it does not know.
+
+    Every node must be free of `change`, so that what is dropped says its own default.
+    """
     for node in graph_model.graph.all_nodes():
         known = schema_of(node.op_type, opset) if node.domain in ("", "ai.onnx") else None
         for name in [n for n in node.attributes if known and n not in known.attributes]:

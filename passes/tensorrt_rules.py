@@ -1,205 +1,209 @@
-"""What TensorRT 8.2's ONNX parser refuses although it lists the operator.
+"""What each TensorRT's ONNX parser refuses although it lists the operator.
 
-From the restrictions in onnx-tensorrt docs/operators.md and the assertions of its importers,
-at release 8.2-GA; where the two differ the documented, narrower one holds. Only rules that a
-graph shows by its structure are here.
+From the restrictions in onnx-tensorrt's operators.md and the assertions of its importers, at
+7.1, 8.2-GA, 8.5-GA and 10.1-GA; where the two differ the documented, narrower one holds.
+TensorRT-RTX has no public importers: its rules are what the parser and builder of
+tensorrt-rtx 1.7.1.116 refuse when asked (tests/bench/test_rtx_rules.py asks again).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-import numpy as np
 import onnx_ir as ir
 
-Violation = tuple[str, str]  # reason, remedy
-Rule = Callable[[ir.Node], Iterator[Violation]]
+from ..device_profiles.profile import DeviceProfile, Parser
+from . import parser_rules as rules
+from .parser_rules import BOOL, INTEGERS, Rule, Violation
+from .parser_rules import constant as constant
+from .parser_rules import must_be_weights as weights
 
-_FOLD: Final = "fold constants first (compile does), or re-export with a fixed value"
+MOST_AXES: Final = 8
+"""nvinfer1::Dims::MAX_DIMS."""
+CLAMPS_INT64: Final[frozenset[Parser]] = frozenset(
+    {"tensorrt-7.1", "tensorrt-8.2", "tensorrt-8.5"}
+)
+OLDEST_OPSET: Final[Mapping[Parser, int]] = {
+    "tensorrt-7.1": 7,
+    "tensorrt-8.2": 7,
+    "tensorrt-8.5": 7,
+    "tensorrt-10": 9,
+    "tensorrt-rtx": 9,
+}
 
-
-def violations(node: ir.Node) -> Iterator[Violation]:
-    """Reasons why the parser refuses `node`, each with what to do."""
-    if node.domain in ("", "ai.onnx"):
-        for rule in _RULES.get(node.op_type, ()):
-            yield from rule(node)
-
-
-def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The value's tensor if the parser sees weights: an initializer or a Constant's output."""
-    if value is None:
-        return None
-    if value.const_value is not None:
-        return value.const_value
-    producer = value.producer()
-    if producer is not None and producer.op_type == "Constant":
-        attribute = producer.attributes.get("value")
-        return attribute.as_tensor() if attribute is not None else None
-    return None
+_Table = Mapping[str, tuple[Rule, ...]]
 
 
-def _is_weights(value: ir.Value | None) -> bool:
-    producer = value.producer() if value is not None else None
-    is_constant = producer is not None and producer.op_type == "Constant"
-    return is_constant or constant(value) is not None
+def violations(node: ir.Node, profile: DeviceProfile) -> Iterator[Violation]:
+    """Reasons why the parser of `profile` refuses `node`, each with what to do.
 
+    Says nothing of operators that the parser does not list: see `check.objections`.
 
-def _input(node: ir.Node, at: int) -> ir.Value | None:
-    return node.inputs[at] if at < len(node.inputs) else None
-
-
-def _string(node: ir.Node, name: str, default: str) -> str:
-    return node.attributes.get_string(name, default) or default
-
-
-def _must_be_weights(*at: int, what: str) -> Rule:
-    def rule(node: ir.Node) -> Iterator[Violation]:
-        for index in at:
-            value = _input(node, index)
-            if value is not None and not _is_weights(value):
-                yield f"{what} must be constant, {value.name!r} is computed", _FOLD
-
-    return rule
-
-
-def _two_or_three_spatial(node: ir.Node) -> Iterator[Violation]:
-    kernel = node.attributes.get("kernel_shape")
-    weight = constant(_input(node, 1)) if node.op_type.startswith("Conv") else None
-    dims = len(kernel.as_ints()) if kernel is not None else None
-    if dims is None and weight is not None:
-        dims = len(weight.shape) - 2
-    if dims is not None and dims not in (2, 3):
-        yield (
-            f"a {dims}-D {node.op_type}; the parser documents 2-D and 3-D only",
-            "re-export it as 2-D with a height of 1 (Unsqueeze before, Squeeze after)",
-        )
-
-
-def _pool_without_indices(node: ir.Node) -> Iterator[Violation]:
-    if len(node.outputs) > 1 and node.outputs[1].name:
-        yield "the Indices output of MaxPool is not supported", "remove the second output"
-
-
-def _resize(node: ir.Node) -> Iterator[Violation]:
-    mode = _string(node, "mode", "nearest")
-    if mode not in ("nearest", "linear"):
-        yield f"Resize mode {mode!r}; nearest and linear are supported", "export with linear"
-    transform = _string(node, "coordinate_transformation_mode", "half_pixel")
-    nearest = _string(node, "nearest_mode", "round_prefer_floor")
-    known = (
-        "half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric",
-        "align_corners",
-    )  # fmt: skip
-    if transform not in known:
-        yield (
-            f"Resize coordinate_transformation_mode {transform!r} is not supported",
-            f"export with one of {', '.join(known)}",
-        )
-    if transform == "tf_half_pixel_for_nn" and nearest != "round_prefer_floor":
-        yield (
-            f"Resize tf_half_pixel_for_nn with nearest_mode {nearest!r}",
-            "export with nearest_mode round_prefer_floor",
-        )
-    scales = _input(node, 1 if len(node.inputs) == 2 else 2)
-    if _input(node, 3) is None and scales is not None and not _is_weights(scales):
-        yield f"Resize scales must be constant, {scales.name!r} is computed", _FOLD
-
-
-def _symmetric(node: ir.Node) -> Iterator[Violation]:
-    zero_point = _input(node, 2)
-    if zero_point is None:
-        yield f"{node.op_type} needs an explicit zero point", "quantize with a zero point of 0"
+    Args:
+        node: connected; element types and shapes count where they are known.
+        profile: the device.
+    """
+    if profile.parser is None or node.domain not in ("", "ai.onnx"):
         return
-    tensor = constant(zero_point)
-    if tensor is None:
-        yield "the zero point must be constant and 0", "quantize symmetrically, int8"
-    elif tensor.dtype != ir.DataType.INT8 or np.any(tensor.numpy()):
-        yield (
-            f"zero point of type {tensor.dtype.name.lower()}; only int8 with zero point 0",
-            "quantize symmetrically: int8, zero point 0",
-        )
-
-
-def _dropout_off(node: ir.Node) -> Iterator[Violation]:
-    mode = _input(node, 2)
-    tensor = constant(mode)
-    if mode is not None and (tensor is None or bool(np.any(tensor.numpy()))):
-        yield "Dropout in training mode", "export the model in evaluation mode"
-
-
-def _inference_statistics(node: ir.Node) -> Iterator[Violation]:
-    mode = node.attributes.get("training_mode")
-    if mode is not None and mode.as_int() == 1:
-        yield "BatchNormalization in training mode", "export the model in evaluation mode"
-
-
-def _einsum(node: ir.Node) -> Iterator[Violation]:
-    equation = _string(node, "equation", "")
-    terms = equation.split("->")[0].split(",")
-    if "..." in equation or any(len(set(t.strip())) < len(t.strip()) for t in terms):
-        yield (
-            f"Einsum {equation!r}: no ellipsis and no diagonal",
-            "write the equation out, or use MatMul and Transpose",
-        )
-
-
-def _distinct_branch_outputs(node: ir.Node) -> Iterator[Violation]:
-    branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
-    for first, second in zip(branches[0].outputs, branches[1].outputs, strict=False):
-        if first.name == second.name:
+    for rule in _TABLES[profile.parser].get(node.op_type, ()):
+        yield from rule(node)
+    for value in node.outputs:
+        if value.shape is not None and len(value.shape) > MOST_AXES:
             yield (
-                f"both branches of the If name an output {first.name!r}",
-                "rename the outputs of one branch",
+                f"makes a tensor of rank {len(value.shape)}; at most {MOST_AXES} axes",
+                "reshape so that fewer axes are needed",
             )
 
 
-def _same_activations(node: ir.Node) -> Iterator[Violation]:
-    ways = 2 if _string(node, "direction", "forward") == "bidirectional" else 1
-    attribute = node.attributes.get("activations")
-    names = list(attribute.as_strings()) if attribute is not None else []
-    if ways == 2 and names[: len(names) // 2] != names[len(names) // 2 :]:
-        yield (
-            f"a bidirectional {node.op_type} with different activations each way",
-            "use the same activations both ways",
-        )
+_SYMMETRIC = rules.symmetric(ir.DataType.INT8, implied=False)
+_SYMMETRIC_10 = rules.symmetric(
+    ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN, implied=True
+)
+_TRANSFORMS = (
+    "half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners",
+)  # fmt: skip
+_ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+_RESIZE = rules.resize(_TRANSFORMS, _ROUNDINGS)
+_2_OR_3 = rules.spatial(2, 3)
+_NO_INTEGERS = rules.not_of(INTEGERS)
+_DATA_NO_INTEGERS = rules.not_of(INTEGERS, 0)
+_DATA_NO_BOOL = rules.not_of(BOOL, 0)
+_NO_NUMBERS_BUT_FLOATS = rules.not_of(INTEGERS | BOOL, 0)
+_REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+_SOME_AXES = rules.rank(*range(2, MOST_AXES + 1))
+_LSTM = (rules.same_activations, rules.attribute_is("input_forget", 0, 0))
 
+_EVERY: _Table = {
+    "ArgMax": (_SOME_AXES,),
+    "ArgMin": (_SOME_AXES,),
+    "AveragePool": (_2_OR_3, rules.undilated),
+    "BatchNormalization": (rules.inference_statistics,),
+    "Constant": (rules.dense_constant,),
+    "CumSum": (weights(1, what="axis"),),
+    "DepthToSpace": (rules.rank(4), _DATA_NO_BOOL),
+    "Dropout": (rules.dropout_off,),
+    "Gemm": (_NO_INTEGERS,),
+    "GRU": (rules.same_activations,),
+    "If": (rules.distinct_branch_outputs,),
+    "LpPool": (rules.undilated,),
+    "LSTM": _LSTM,
+    "MatMul": (_NO_INTEGERS,),
+    "MaxPool": (_2_OR_3, rules.undilated, rules.first_output_only("the Indices output")),
+    "RNN": (rules.same_activations,),
+    "Slice": (weights(3, what="axes"),),
+    "SpaceToDepth": (rules.rank(4), _DATA_NO_BOOL),
+    "Squeeze": (weights(1, what="axes"),),
+    "Unsqueeze": (weights(1, what="axes"),),
+    "Upsample": (weights(1, what="scales"),),
+    **{name: (weights(1, what="axes"),) for name in _REDUCTIONS},
+}
 
-def _plain_constant(node: ir.Node) -> Iterator[Violation]:
-    for name in ("sparse_value", "value_string", "value_strings"):
-        if name in node.attributes:
-            yield f"a Constant with {name}", "store it as a dense tensor"
+_8_5: _Table = {
+    **_EVERY,
+    "Conv": (weights(2, what="bias"),),
+    "ConvTranspose": (rules.spatial(1, 2, 3), weights(2, what="bias")),
+    "DequantizeLinear": (_SYMMETRIC,),
+    "Einsum": (rules.plain_einsum,),
+    "EyeLike": (rules.static_shape,),
+    "GridSample": (rules.rank(4),),
+    "InstanceNormalization": (rules.rank(3, 4, 5), weights(1, 2, what="scale and bias")),
+    "Pow": (rules.not_of(INTEGERS | BOOL),),
+    "PRelu": (_NO_INTEGERS,),
+    "QuantizeLinear": (_SYMMETRIC,),
+    "Resize": (_RESIZE, _NO_NUMBERS_BUT_FLOATS),
+    "ReverseSequence": (rules.static_shape,),
+    "ScatterElements": (rules.absent("reduction", "none"),),
+    "ScatterND": (rules.absent("reduction", "none"),),
+    "Sign": (_NO_NUMBERS_BUT_FLOATS,),
+    "TopK": (weights(1, what="K"), _DATA_NO_INTEGERS),
+    "Upsample": (weights(1, what="scales"), _NO_NUMBERS_BUT_FLOATS),
+}
 
+_8_2: _Table = {
+    **_8_5,
+    "ArgMax": (_SOME_AXES, _DATA_NO_INTEGERS),
+    "ArgMin": (_SOME_AXES, _DATA_NO_INTEGERS),
+    "Conv": (_2_OR_3, weights(1, 2, what="weights and bias")),
+    "ConvTranspose": (_2_OR_3, weights(1, 2, what="weights and bias")),
+    "Equal": (rules.not_of(BOOL),),
+    "Gather": (_DATA_NO_BOOL,),
+    "GatherElements": (_DATA_NO_BOOL,),
+    "GatherND": (_DATA_NO_BOOL,),
+    "NonMaxSuppression": (weights(2, 3, 4, what="limits and thresholds"),),
+    "Range": (rules.float_range_of_weights,),
+}
 
-def _static_shape(node: ir.Node) -> Iterator[Violation]:
-    value = _input(node, 0)
-    shape = value.shape if value is not None else None
-    if shape is not None and not shape.is_static():
-        yield f"{node.op_type} does not take dynamic shapes", "fix the sizes with --shape"
+_7_1: _Table = {
+    **_8_2,
+    "Abs": (_NO_NUMBERS_BUT_FLOATS,),
+    "Clip": (weights(1, 2, what="min and max"),),
+    "Concat": (rules.not_of(BOOL),),
+    "DequantizeLinear": (_SYMMETRIC, weights(1, what="scale")),
+    "InstanceNormalization": (
+        rules.static_shape,
+        rules.rank(3, 4, 5),
+        weights(1, 2, what="scale and bias"),
+    ),
+    "Neg": (_NO_NUMBERS_BUT_FLOATS,),
+    "Pad": (weights(1, 2, what="pads and value"), rules.zero_padding_of_two_axes),
+    "QuantizeLinear": (_SYMMETRIC, weights(1, what="scale")),
+    "Resize": (
+        rules.resize(("asymmetric",), ("floor",)),
+        _NO_NUMBERS_BUT_FLOATS,
+    ),
+    "Slice": (weights(3, what="axes"), _DATA_NO_BOOL),
+    "Split": (_DATA_NO_BOOL,),
+    "Tile": (_DATA_NO_BOOL,),
+    "Where": (rules.not_of(BOOL, 1, 2),),
+}
 
+_10: _Table = {
+    **_EVERY,
+    "ConvTranspose": (rules.spatial(1, 2, 3),),
+    "DequantizeLinear": (_SYMMETRIC_10,),
+    "EyeLike": (rules.static_shape,),
+    "GridSample": (rules.rank(4),),
+    "LayerNormalization": (rules.first_output_only("another output than Y"),),
+    "LSTM": (*_LSTM, rules.attribute_is("layout", 0, 0)),
+    "OneHot": (weights(1, what="depth"),),
+    "Pad": (weights(3, what="axes"),),
+    "QuantizeLinear": (_SYMMETRIC_10,),
+    "Resize": (
+        _RESIZE,
+        rules.attribute_is("antialias", 0, 0),
+        rules.absent("keep_aspect_ratio_policy", "stretch"),
+    ),
+    "ScatterND": (rules.absent("reduction", "none"),),
+    "TopK": (rules.attribute_is("sorted", 1, 1), rules.few_largest(3840)),
+}
 
-_RULES: Mapping[str, tuple[Rule, ...]] = {
-    "AveragePool": (_two_or_three_spatial,),
-    "BatchNormalization": (_inference_statistics,),
-    "Constant": (_plain_constant,),
-    "Conv": (_two_or_three_spatial, _must_be_weights(1, 2, what="weights and bias")),
-    "ConvTranspose": (_two_or_three_spatial, _must_be_weights(1, 2, what="weights and bias")),
-    "CumSum": (_must_be_weights(1, what="axis"),),
-    "DequantizeLinear": (_symmetric,),
-    "Dropout": (_dropout_off,),
-    "Einsum": (_einsum,),
-    "EyeLike": (_static_shape,),
-    "GRU": (_same_activations,),
-    "If": (_distinct_branch_outputs,),
-    "InstanceNormalization": (_must_be_weights(1, 2, what="scale and bias"),),
-    "LSTM": (_same_activations,),
-    "MaxPool": (_two_or_three_spatial, _pool_without_indices),
-    "NonMaxSuppression": (_must_be_weights(2, 3, 4, what="limits and thresholds"),),
-    "QuantizeLinear": (_symmetric,),
-    "RNN": (_same_activations,),
-    "Resize": (_resize,),
-    "ReverseSequence": (_static_shape,),
-    "Slice": (_must_be_weights(3, what="axes"),),
-    "Squeeze": (_must_be_weights(1, what="axes"),),
-    "TopK": (_must_be_weights(1, what="K"),),
-    "Unsqueeze": (_must_be_weights(1, what="axes"),),
-    "Upsample": (_must_be_weights(1, what="scales"),),
+_RTX: _Table = {
+    **_10,
+    "AveragePool": (rules.spatial(1, 2, 3), rules.undilated),
+    "GridSample": (rules.rank(4, 5),),
+    "If": (),
+    "LSTM": _LSTM,
+    "MaxPool": (
+        rules.spatial(1, 2, 3),
+        rules.undilated,
+        rules.first_output_only("the Indices output"),
+    ),
+    "Range": (rules.float_range_of_weights,),
+    "Resize": (
+        rules.resize(_TRANSFORMS, _ROUNDINGS, modes=("nearest", "linear", "cubic")),
+        rules.attribute_is("antialias", 0, 0),
+        rules.absent("keep_aspect_ratio_policy", "stretch"),
+    ),
+    "ScatterElements": (rules.absent("reduction", "none"),),
+    "TopK": (rules.few_largest(3841),),
+}
+
+_TABLES: Mapping[Parser, _Table] = {
+    "tensorrt-7.1": _7_1,
+    "tensorrt-8.2": _8_2,
+    "tensorrt-8.5": _8_5,
+    "tensorrt-10": _10,
+    "tensorrt-rtx": _RTX,
 }

@@ -9,14 +9,17 @@ seen with 1.31 on convolutional nets and PP-OCR:
 - a fusion is `<name>/<Kind>Fusion/`, a fused activation `fused <name>`;
 - an int8 convolution or pooling, which is moved to channels-last, is `<name>_token_<n>`;
 - nodes the runtime adds (ReorderInput, ReorderOutput, Reshape…) carry new names, some with
-  `_token_<n>`.
+  `_token_<n>`; a change of layout runs right after what it reads.
 
 So a name leads to an original node, and from there back along its inputs to the node that does
-the work: the Conv before the Relu. What leads nowhere is kept under "".
+the work: the Conv before the Relu. A change of layout counts for the node that ran before it,
+whose layout made it necessary. What leads nowhere is kept under "".
 """
 
+import functools
 import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +27,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import helper
 
 from ..device_profiles.errors import MeasureError
 from .session import Array, open_session, run
@@ -55,6 +60,10 @@ _WORK_OF = {
     "MatMulIntegerToFloat": {"MatMul"},
     "DynamicQuantizeMatMul": {"MatMul"},
 }
+
+_CHAIN, _CHAIN_RUNS = 64, 100
+_LEAST = 0.05  # microseconds of a node that ran
+_REORDERS = {"ReorderInput", "ReorderOutput"}
 
 _DECORATION = re.compile(r"^fused |/\w*Fusion/?$|_nchwc$")
 _TOKEN = re.compile(r"_token_\d+$")
@@ -141,12 +150,20 @@ def origins(model: onnx.ModelProto) -> Origins:
 
 
 def node_times(
-    path: Path, feeds: Mapping[str, Array], *, threads: int = 1, runs: int = 20
+    path: Path,
+    feeds: Mapping[str, Array],
+    *,
+    threads: int = 1,
+    runs: int = 20,
+    warmup: int = WARMUP_RUNS,
+    with_reorders: bool = True,
 ) -> dict[str, float]:
     """Milliseconds a run of each original node; what leads back to none is under "".
 
-    A node's time is the trimmed mean over the runs (a quarter dropped on each side). The
-    profiler counts whole microseconds and costs about one itself, so tiny nodes look larger.
+    Changes of layout count for the node before them unless `with_reorders` is False.
+
+    A node's time is the trimmed mean over the runs (a quarter dropped on each side), less what
+    the profiler itself costs.
 
     Raises:
         ModelError: the model does not run on `feeds`.
@@ -157,12 +174,18 @@ def node_times(
     del model  # its weights, before the runtime loads its own
     with TemporaryDirectory(prefix="nncc-profile-") as folder:
         session = open_session(path, threads=threads, profile_prefix=Path(folder) / "profile")
-        for _ in range(WARMUP_RUNS + runs):
+        for _ in range(warmup + runs):
             run(session, feeds)
         text = Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace")
     try:
         events: list[dict[str, Any]] = json.loads(text)
-        return attributed(events, known, skip=WARMUP_RUNS)
+        return attributed(
+            events,
+            known,
+            skip=warmup,
+            with_reorders=with_reorders,
+            overhead=profiler_overhead(threads),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise MeasureError(
             f"the runtime's profile cannot be read ({type(error).__name__})",
@@ -172,7 +195,12 @@ def node_times(
 
 
 def attributed(
-    events: Sequence[Mapping[str, Any]], known: Origins, *, skip: int
+    events: Sequence[Mapping[str, Any]],
+    known: Origins,
+    *,
+    skip: int,
+    with_reorders: bool = True,
+    overhead: float = 0.0,
 ) -> dict[str, float]:
     """Milliseconds a run by original node, from the profiler's events.
 
@@ -183,6 +211,8 @@ def attributed(
         events: as in the profile, times in microseconds.
         known: the original nodes.
         skip: leading runs to leave out.
+        with_reorders: whether a change of layout counts for the node before it.
+        overhead: microseconds of each event that are the profiler's own.
     """
     starts = sorted(int(e["ts"]) for e in events if e["name"] == "model_run")[skip:]
     kernels = sorted(
@@ -200,16 +230,70 @@ def attributed(
         open_ones.append(index)
 
     samples: dict[str, list[float]] = {}
-    run_index = -1
+    run_index, node = -1, ""
     for event, microseconds in zip(kernels, own, strict=True):
         while run_index + 1 < len(starts) and int(event["ts"]) >= starts[run_index + 1]:
-            run_index += 1
+            run_index, node = run_index + 1, ""
         if run_index < 0:
             continue
-        name = str(event["name"]).removesuffix(KERNEL)
-        node = known.of(name, str(event["args"].get("op_name", "")))
-        samples.setdefault(node, [0.0] * len(starts))[run_index] += microseconds / 1e3
+        name, op = (
+            str(event["name"]).removesuffix(KERNEL),
+            str(event["args"].get("op_name", "")),
+        )
+        if op not in _REORDERS or not with_reorders:
+            node = known.of(name, op)
+        net = max(microseconds - overhead, _LEAST)
+        samples.setdefault(node, [0.0] * len(starts))[run_index] += net / 1e3
     return {node: trimmed_mean(part, TRIM, "both") for node, part in samples.items()}
+
+
+@functools.cache
+def profiler_overhead(threads: int = 1) -> float:
+    """Microseconds that the profiler adds to every node: about three.
+
+    A chain of nodes with next to nothing to do is timed node by node with the profiler, and as
+    a whole without it.
+    """
+    with TemporaryDirectory(prefix="nncc-profile-") as folder:
+        path = Path(folder) / "chain.onnx"
+        totals: list[float] = []
+        feeds = {"x0": np.zeros((1, 1), np.float32)}
+        for length in (1, _CHAIN):
+            path.write_bytes(_chain(length))
+            session = open_session(path, threads=threads)
+            totals.append(_fast_run(session, feeds))
+        session = open_session(path, threads=threads, profile_prefix=Path(folder) / "profile")
+        for _ in range(_CHAIN_RUNS):
+            run(session, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        times = attributed(events, Origins({}, {}, {}), skip=WARMUP_RUNS)
+    told = sum(times.values()) * 1e3 / _CHAIN
+    took = (totals[1] - totals[0]) * 1e6 / (_CHAIN - 1)
+    return max(told - took, 0.0)
+
+
+def _chain(length: int) -> bytes:
+    nodes = [
+        helper.make_node(("Neg", "Abs")[at % 2], [f"x{at}"], [f"x{at + 1}"], name=f"n{at}")
+        for at in range(length)
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 1))
+        for name in ("x0", f"x{length}")
+    ]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
+    opset = helper.make_opsetid("", 13)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=7).SerializeToString()
+
+
+def _fast_run(session: Any, feeds: Mapping[str, Array]) -> float:  # noqa: ANN401
+    """Seconds of a run that nothing disturbs."""
+    times: list[float] = []
+    for _ in range(_CHAIN_RUNS):
+        start = time.perf_counter()
+        run(session, feeds)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[_CHAIN_RUNS // 4]
 
 
 def site_times(times: Mapping[str, float], sites: Sequence[str]) -> dict[str, float]:

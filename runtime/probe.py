@@ -59,7 +59,7 @@ def probe(
                 continue
             tail = _tail(chunk, has_opset)
             try:
-                session = _open(path, tail, is_external, Path(folder))
+                session = open_extended(path, tail, is_external, Path(folder))
             except ModelError:
                 if not is_sound:
                     open_source(path, optimise=False)  # raises if the model itself is at fault
@@ -102,8 +102,18 @@ def _tail(chunk: Sequence[tuple[str, str]], has_opset: bool) -> bytes:
     return extra.SerializeToString()
 
 
-def _open(path: Path, tail: bytes, is_external: bool, folder: Path) -> Session:
-    """A session of the model with `tail`: from memory if the weights are elsewhere."""
+def open_extended(path: Path, tail: bytes, is_external: bool, folder: Path) -> Session:
+    """A session of the model with `tail`: from memory if the weights are elsewhere.
+
+    Args:
+        path: the .onnx file.
+        tail: a serialised ModelProto whose nodes and outputs come after the model's own.
+        is_external: whether the model's weights lie in other files.
+        folder: where a copy of the model may be written.
+
+    Raises:
+        ModelError: the runtime does not take it.
+    """
     if is_external:
         return open_source(
             path.read_bytes() + tail, folder=path.parent, optimise=False, for_shapes=True

@@ -12,6 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_OURS = {"build", "demo", "dist", "docs", "node_modules", "tests"}
+PATTERNS = (
+    "device_profiles/*.toml",
+    "device_profiles/operators/*.toml",
+    "device_profiles/published/*.csv",
+    "compiler/writing/templates/*",
+    "py.typed",
+)
 HEAVY = (
     "jinja2",
     "onnxruntime",
@@ -19,7 +26,9 @@ HEAVY = (
     "optuna",
     "plotly",
     "scipy",
+    "polygraphy",
     "tensorrt",
+    "tensorrt_rtx",
     "torch",
 )
 
@@ -91,7 +100,7 @@ def test_every_module_is_in_the_wheel(shipped):
 def test_profiles_templates_and_the_typing_marker_are_in_the_wheel(shipped):
     data = {
         f"nncc/{path.relative_to(ROOT).as_posix()}"
-        for pattern in ("device_profiles/*.toml", "compiler/writing/templates/*", "py.typed")
+        for pattern in PATTERNS
         for path in ROOT.glob(pattern)
     }
     assert {"nncc/device_profiles/jetson-nano.toml", "nncc/py.typed"} <= data

@@ -22,6 +22,7 @@ from ...device_profiles.errors import NnccError, UsageError
 from ..options import CompileOptions
 from .option_flags import Parameter, Signature, keyword, parameters
 from .settings import read_config, resolve
+from .targets import app as targets_app
 
 INTERRUPTED = 130
 
@@ -43,12 +44,11 @@ app = typer.Typer(
     epilog=(
         "Exit codes: 0 ok, 1 internal error, 2 usage, 3 model invalid or unsupported,"
         " 4 budget not met, 5 regression, 6 device failed, 7 nothing changed,"
-        " 8 measurement inconclusive, 130 interrupted."
+        " 8 measurement inconclusive or parameters not reproduced, 130 interrupted."
     ),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-targets_app = typer.Typer(help="The devices that nncc knows.")
 app.add_typer(targets_app, name="targets")
 
 
@@ -197,7 +197,7 @@ _FLAGS: list[Parameter] = [
         Annotated[
             Path | None,
             typer.Option(
-                "-c", "--config", metavar="FILE", help="TOML with a [compile] table."
+                "-c", "--config", metavar="FILE", help="TOML with a table 'compile'."
             ),
         ],
         None,
@@ -317,41 +317,6 @@ def report(
             f"cannot be written ({error.strerror})", where=str(output), hint="give -o FILE"
         ) from error
     _line(f"report: {output}")
-    return 0
-
-
-@targets_app.command("list")
-def targets_list(as_json: AsJson = False) -> int:
-    """The names of the devices."""
-    from ...device_profiles.registry import load, names
-
-    profiles = [load(name) for name in names()]
-    if as_json:
-        _print_json(
-            [{"name": p.name, "title": p.title, "runtime": p.runtime} for p in profiles]
-        )
-    else:
-        width = max(len(p.name) for p in profiles)
-        for p in profiles:
-            _line(f"{p.name:<{width}}  {p.title} ({p.runtime})", keep_spaces=True)
-    return 0
-
-
-@targets_app.command("show")
-def targets_show(
-    name: Annotated[str, typer.Argument(help="A device, see `targets list`.")],
-    as_json: AsJson = False,
-) -> int:
-    """Everything known of a device, and where each fact comes from."""
-    from ...device_profiles.registry import load
-    from .facts import device_facts
-
-    facts = device_facts(load(name))
-    if as_json:
-        _print_json({f.name: {"value": f.value, "source": f.source} for f in facts})
-    else:
-        for f in facts:
-            _line(f"{f.name}: {f.text}" + (f"   [{f.source}]" if f.source else ""))
     return 0
 
 

@@ -168,6 +168,11 @@ def summary(artifact: Artifact) -> list[str]:
     if o.budget:
         used = f", reached {o.budget_used:.4g}" if o.budget_used is not None else ""
         lines.append(f"budget: {o.budget}{used}: {'met' if o.budget_met else 'NOT MET'}")
+    if o.predicted is not None:
+        lines.append(
+            f"predicted: {o.predicted.speedup:.2f} x, {o.predicted.reference_ms:.3g} to"
+            f" {o.predicted.compressed_ms:.3g} ms ({o.predicted.label})"
+        )
     if o.latency is None:
         lines.append(f"speed-up: not measured: {unmeasured(o)}")
     else:
@@ -180,6 +185,8 @@ def summary(artifact: Artifact) -> list[str]:
             + doubt(o)
         )
     lines.append(f"outputs: {fidelity(m)}")
+    if o.engine:
+        lines.append(o.engine)
     return lines
 
 
@@ -223,7 +230,9 @@ def show_layers(o: Outcome, out: Console, *, everything: bool) -> None:
 
 def _ms(row: LayerRow) -> str:
     if row.reference_ms is None or row.measured_ms is None:
-        return "-"
+        if row.predicted_reference_ms is None or row.predicted_ms is None:
+            return "-"
+        return f"~{row.predicted_reference_ms:.2g} > {row.predicted_ms:.2g}"
     return f"{row.reference_ms:.2g} > {row.measured_ms:.2g}"
 
 

@@ -24,7 +24,8 @@ OLDEST_PYTHON = (3, 11)
 # Extra -> the packages it installs, for what. Their absence is no fault.
 EXTRAS = {
     "train": (("torch",), "compile a torch module, learn"),
-    "tensorrt": (("onnx-graphsurgeon", "polygraphy"), "compare and build TensorRT engines"),
+    "rtx": (("polygraphy", "tensorrt-rtx"), "build engines for RTX cards, ask its parser"),
+    "tensorrt": (("onnx-graphsurgeon",), "inspect models for TensorRT by hand"),
     "report": (("plotly",), "charts that can be explored"),
     "sweep": (("optuna",), "search over many options"),
 }

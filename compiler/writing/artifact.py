@@ -25,7 +25,10 @@ from .output import check_output, new_folder, replace_folder
 from .placing import MODEL, place_model
 
 NOT_DRY = "run without --dry-run"
-LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "scipy")
+ENGINES = "engines"
+LIBRARIES = (
+    "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "scipy", "tensorrt-rtx",
+)  # fmt: skip
 # The largest text file of an artifact that is read back: guards the reader, not the writer.
 READ_LIMIT = 256 << 20
 
@@ -86,7 +89,7 @@ def write_artifact(
     """The folder `options.output`, complete or not there at all.
 
     Args:
-        staging: the work folder; its `logs/` goes along, where there is one.
+        staging: the work folder; its `logs/` and `engines/` go along, where there are any.
         outcome: what the compile found out.
         compiled: the model's file; external data lies beside it.
         plan_json: text of plan.json.
@@ -105,6 +108,8 @@ def write_artifact(
         if (staging / "logs").is_dir():
             shutil.copytree(staging / "logs", folder / "logs")
         (folder / "logs").mkdir(exist_ok=True)
+        if (staging / ENGINES).is_dir():
+            shutil.copytree(staging / ENGINES, folder / ENGINES)
         texts = {
             "plan.json": plan_json if plan_json.endswith("\n") else plan_json + "\n",
             "metrics.json": numbers.to_json(),
@@ -130,9 +135,7 @@ def write_artifact(
             inputs=dict(_input_facts(outcome, options, source)),
             target=records.device(target),
             decisions=records.decisions(outcome, options),
-            notes=records.Notes(
-                undone=outcome.undone, warnings=outcome.warnings, latency=outcome.latency_note
-            ),
+            notes=records.notes(outcome),
             profile=profile,
             versions=versions(),
             files={str(p): _fact(folder / p) for p in _files(folder)},

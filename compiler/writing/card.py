@@ -25,7 +25,18 @@ def card(outcome: Outcome, metrics: Metrics, command: str) -> str:
             )
         )
     facts.append(("Speed", speed(outcome)))
+    if outcome.predicted is not None:
+        said = outcome.predicted
+        facts.append(
+            (
+                "Predicted",
+                f"{said.speedup:.2f} ×, {said.reference_ms:.3g} to {said.compressed_ms:.3g}"
+                f" ms ({plain(said.label)}; {plain(said.basis)})",
+            )
+        )
     facts.append(("Outputs against the original", fidelity(metrics)))
+    if outcome.engine:
+        facts.append(("Engine", plain(outcome.engine.removeprefix("engine: "))))
     facts.append(("Verdict", "budget met" if outcome.budget_met else "BUDGET NOT MET"))
     front = [
         "---",

@@ -21,7 +21,7 @@ from ... import __version__
 from ..outcome import Fidelity, LayerRow, Outcome, Paired
 
 Number = FiniteFloat | None
-Tier = Literal["measured", "looked up", "interpolated", "analytic", "extrapolated"]
+Tier = Literal["measured", "lookup", "interpolated", "analytic", "extrapolated"]
 
 
 class Strict(BaseModel):
@@ -190,11 +190,22 @@ def metrics(outcome: Outcome) -> Metrics:
         fidelity=_fidelity(outcome.fidelity),
         quality=None,
         latency=Latency(
-            predicted_ms=Predicted(reference=None, compressed=None, tier=None),
+            predicted_ms=_predicted(outcome),
             measured_ms=None if outcome.latency is None else _measured(outcome.latency),
         ),
         compile_seconds={k: finite(v) or 0.0 for k, v in outcome.compile_seconds.items()},
         verdict=Verdict(budget_met=outcome.budget_met, exit_code=outcome.exit_code),
+    )
+
+
+def _predicted(outcome: Outcome) -> Predicted:
+    found = outcome.predicted
+    if found is None:
+        return Predicted(reference=None, compressed=None, tier=None)
+    return Predicted(
+        reference=finite(found.reference_ms),
+        compressed=finite(found.compressed_ms),
+        tier=found.tier,
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter
 
 from ...device_profiles.profile import DeviceProfile
 from ..options import CompileOptions
-from ..outcome import Fidelity, LayerRow, LayerStatus, Outcome, Paired
+from ..outcome import Fidelity, LayerRow, LayerStatus, Outcome, Paired, Predicted
 from .metrics import Metrics, Number, Strict, finite
 
 # A spreadsheet runs a cell that begins with one of these; names come from the model file.
@@ -57,12 +57,22 @@ class Decisions(Strict):
     layers: tuple[Decision, ...]
 
 
+class Prediction(Strict):
+    """What a predicted latency rests on; the milliseconds stand in metrics.json."""
+
+    extrapolated: tuple[str, ...]
+    basis: str
+    unseen: tuple[str, ...]
+
+
 class Notes(Strict):
     """What a person should know."""
 
     undone: tuple[str, ...]
     warnings: tuple[str, ...]
     latency: str
+    prediction: Prediction | None = None
+    engine: str = ""
 
 
 class Device(Strict):
@@ -123,6 +133,22 @@ def decisions(outcome: Outcome, options: CompileOptions) -> Decisions:
         nodes_reference=outcome.nodes_reference,
         nodes_compressed=outcome.nodes_compressed,
         layers=tuple(Decision(**{k: getattr(r, k) for k in keys}) for r in outcome.layers),
+    )
+
+
+def notes(outcome: Outcome) -> Notes:
+    """What a person should know of an outcome."""
+    found = outcome.predicted
+    return Notes(
+        undone=outcome.undone,
+        warnings=outcome.warnings,
+        latency=outcome.latency_note,
+        prediction=None
+        if found is None
+        else Prediction(
+            extrapolated=found.extrapolated, basis=found.basis, unseen=found.unseen
+        ),
+        engine=outcome.engine,
     )
 
 
@@ -239,6 +265,22 @@ def read_outcome(
         undone=manifest.notes.undone,
         warnings=manifest.notes.warnings,
         exit_code=metrics.verdict.exit_code,
+        predicted=_prediction(metrics, manifest.notes.prediction),
+        engine=manifest.notes.engine,
+    )
+
+
+def _prediction(metrics: Metrics, notes: Prediction | None) -> Predicted | None:
+    held = metrics.latency.predicted_ms
+    if notes is None or held.reference is None or held.compressed is None or held.tier is None:
+        return None
+    return Predicted(
+        held.reference,
+        held.compressed,
+        held.tier,
+        notes.extrapolated,
+        notes.basis,
+        notes.unseen,
     )
 
 

@@ -77,6 +77,7 @@ def facts(outcome: Outcome, metrics: Metrics) -> list[Fact]:
         ),
         _macs(outcome, ops.macs_reference, ops.macs_compressed),
         _speed(outcome),
+        *_predicted(outcome),
         _outputs(metrics),
         Fact("Task quality", "not measured", "no metric was given", "muted")
         if metrics.quality is None
@@ -123,6 +124,17 @@ def _macs(outcome: Outcome, before: int | None, after: int | None) -> Fact:
     missing = len(outcome.layers) - known
     part = f", over {known} of {len(outcome.layers)} layers" if missing else ""
     return Fact(title, _percent(after, before), f"{si(before)} to {si(after)} a sample{part}")
+
+
+def _predicted(outcome: Outcome) -> list[Fact]:
+    found = outcome.predicted
+    if found is None:
+        return []
+    detail = (
+        f"{found.reference_ms:.3g} to {found.compressed_ms:.3g} ms; {found.label}; "
+        f"{found.basis}"
+    )
+    return [Fact("Speed-up, predicted", f"{found.speedup:.2f} ×", detail, "muted")]
 
 
 def _speed(outcome: Outcome) -> Fact:

@@ -154,19 +154,22 @@ def test_real_models_compile_for_a_jetson_nano(tmp_path, name):
     assert {p.key: p.value for p in reference.metadata_props}.items() <= kept.items()
 
 
-def modern(path: Path) -> Path:
-    """A net with an operator that came with opset 17."""
+def modern(path: Path, last: str = "LayerNormalization") -> Path:
+    """A net with operators that came with opset 17, and one of the caller's choice."""
     nodes = [
         helper.make_node("MatMul", ["x", "W"], ["h"], name="fc"),
         helper.make_node("LayerNormalization", ["h", "g"], ["n"], name="norm"),
-        helper.make_node("LayerNormalization", ["n", "g"], ["y"], name="again"),
+        helper.make_node(
+            last, ["n", "g"] if last != "NonZero" else ["n"], ["y"], name="again"
+        ),
     ]
     tensors = {"W": np.eye(32, dtype=np.float32), "g": np.ones(32, np.float32)}
+    kind = TensorProto.INT64 if last == "NonZero" else TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         "modern",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 32])],
+        [helper.make_tensor_value_info("y", kind, ["A", "B"])],
         [numpy_helper.from_array(a, n) for n, a in tensors.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
@@ -174,14 +177,30 @@ def modern(path: Path) -> Path:
 
 
 def test_what_the_target_cannot_take_is_named_node_by_node(tmp_path, capsys):
-    path = modern(tmp_path / "modern.onnx")
+    path = modern(tmp_path / "modern.onnx", last="NonZero")
     assert cli("check", path, "-t", "jetson-nano") == 3
     told = capsys.readouterr().out
-    assert "norm (LayerNormalization)" in told and "again (LayerNormalization)" in told
+    assert "again (NonZero)" in told and "depends on values" in told
+    assert "rewrites 1 node (LayerNormalization)" in told
     assert cli("compile", path, "-t", "jetson-nano", "-o", tmp_path / "b") == 3
     line = one_line(capsys)
-    assert "norm (LayerNormalization" in line and "again (LayerNormalization" in line
+    assert "again (NonZero" in line and "norm (" not in line
     assert not (tmp_path / "b").exists()
+
+
+def test_newer_operators_are_rewritten_for_the_target_and_that_is_said(tmp_path):
+    path = modern(tmp_path / "modern.onnx")
+    assert cli("check", path, "-t", "jetson-nano") == 0
+    words = ("--recipe", "none", "-o", tmp_path / "b", "--allow-noop")
+    assert cli("compile", path, "-t", "jetson-nano", *words) == 0
+    written = onnx.load(tmp_path / "b" / "model.onnx")
+    assert written.ir_version <= 7 and written.opset_import[0].version == 13
+    assert "LayerNormalization" not in {node.op_type for node in written.graph.node}
+    assert "nncc.pass" in {m.key for node in written.graph.node for m in node.metadata_props}
+    told = (tmp_path / "b" / "manifest.json").read_text() + (
+        tmp_path / "b" / "report.html"
+    ).read_text()
+    assert "2 nodes rewritten for opset 13: LayerNormalization x2" in told
 
 
 @pytest.mark.parametrize(
@@ -215,12 +234,17 @@ def test_where_nothing_is_safe_nothing_is_changed_and_the_code_says_so(tmp_path,
     assert cli("compile", LENET, "-t", "x86-cpu", "-o", tmp_path / "c", "--allow-noop") == 0
 
 
-def test_a_rank_deficient_layer_is_safe_without_being_asked(tmp_path):
-    """PP-OCR's recogniser has layers whose output channels are dead: exact at a lower rank."""
+def test_an_exact_lower_rank_that_is_no_faster_is_left_alone(tmp_path):
+    """PP-OCR's recogniser has layers whose output channels are dead: exact at a lower rank.
+
+    Two factors are slower there than the one they replace (measured: 3 us each), so without
+    a budget nothing is done, and the reason is told.
+    """
     done = nncc.compile(wheel_model("pp-ocr-rec"), "x86-cpu", output=tmp_path / "b")
-    assert done.outcome.changed >= 1
-    assert done.outcome.fidelity.sqnr_db > 80
-    assert done.outcome.exit_code == 0
+    assert done.outcome.changed == 0
+    assert done.outcome.exit_code == 7
+    reasons = {row.reason for row in done.outcome.layers if row.status == "dense"}
+    assert any("faster" in reason for reason in reasons)
 
 
 def test_no_compression_asked_is_no_failure(tmp_path):

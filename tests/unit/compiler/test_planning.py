@@ -6,14 +6,19 @@ import onnx_ir as ir
 import pytest
 
 from layers import convolution
+from nncc.compiler.budget import check_budget
+from nncc.compiler.costs import Costs, timed
 from nncc.compiler.events import silent
 from nncc.compiler.options import CompileOptions
-from nncc.compiler.planning import check_options, is_cautious, planned, surveyed
+from nncc.compiler.planning import is_cautious, planned, surveyed
 from nncc.compiler.survey import Search, survey
+from nncc.device_profiles.cost.model import Analytic
+from nncc.device_profiles.cost.roofline import Roofline
 from nncc.device_profiles.errors import PlanError, UsageError
 from nncc.device_profiles.profile import Lattice
 from nncc.device_profiles.registry import load
 from nncc.passes.forms import Dense
+from nncc.passes.fusion import fused_kernels
 from nncc.passes.model import Model
 from nncc.passes.sites import find_sites
 
@@ -41,6 +46,8 @@ def run(layer, target="x86-cpu", **options):
     ("options", "message"),
     [
         ({"size": 0.5, "macs": 0.5}, "two budgets at once"),
+        ({"speedup": 2, "latency": 12.0}, "two budgets at once"),
+        ({"recipe": "none", "speedup": 2}, "asks for no compression"),
         ({"recipe": "none", "macs": 0.5}, "asks for no compression"),
         ({"recipe": "low-rank"}, "needs a budget"),
         ({"recipe": "none", "plan": "p.json"}, "a plan already says"),
@@ -48,13 +55,77 @@ def run(layer, target="x86-cpu", **options):
 )
 def test_contradictions_are_refused_before_any_work(options, message):
     with pytest.raises(UsageError, match=message):
-        check_options(CompileOptions(**options))
+        check_budget(CompileOptions(**options))
 
 
 def test_only_auto_without_a_budget_is_cautious():
     assert is_cautious(CompileOptions())
     assert not is_cautious(CompileOptions(macs=0.9))
+    assert not is_cautious(CompileOptions(speedup=2))
     assert not is_cautious(CompileOptions(recipe="none"))
+
+
+def kernel_of(layer) -> tuple:
+    """The one launch of a model of one layer, and its sites."""
+    sites, skipped = sites_of(layer)
+    shapes = {"x": layer.feeds["x"].shape, "y": (2, 64, 7, 7)}
+    model = Model(ir.from_proto(layer.model), "m", "")
+    return fused_kernels(model, shapes, "tensorrt", sites), sites, skipped
+
+
+def timed_run(layer, roofline: Roofline, **options):
+    """A plan by the predicted times of a device with that roofline."""
+    launches, sites, skipped = kernel_of(layer)
+    names = {kernel.name: kernel for kernel in launches}
+    found = Costs(Analytic(roofline), tuple(launches), names, 1, "a test")
+    asked, profile = CompileOptions(**options), load("x86-cpu")
+    surveys = timed(surveyed(sites, profile, asked, silent), sites, found)
+    return planned(sites, skipped, surveys, profile, asked, costs=found), surveys
+
+
+COMPUTES = Roofline(0.0, 1.0, 1e6, 4)
+"""A device on which time is arithmetic alone."""
+LAUNCHES = Roofline(1e6, 1e6, 1e6, 4)
+"""A device on which time is launches alone: two kernels are never faster than one."""
+
+
+def test_a_speedup_is_met_by_prediction_and_by_as_little_as_needed():
+    done, surveys = timed_run(WIDE, COMPUTES, speedup=2)
+    assert done.budget_met
+    assert done.budget == "predicted speed-up >= 2 x"
+    assert done.budget_used <= 0.5
+    form = done.plan.form("layer")
+    at = surveys[0].forms.index(form)
+    assert surveys[0].seconds[0] / surveys[0].seconds[at] >= 2
+    better = surveys[0].operator < surveys[0].operator[at]
+    assert (surveys[0].seconds[better] > surveys[0].seconds[0] / 2).all()
+
+
+def test_a_latency_is_the_same_budget_in_milliseconds():
+    by_factor, surveys = timed_run(WIDE, COMPUTES, speedup=2)
+    half = surveys[0].seconds[0] / 2 * 1e3
+    by_time, _ = timed_run(WIDE, COMPUTES, latency=half)
+    assert by_time.plan == by_factor.plan
+    assert by_time.budget.startswith("predicted latency <=")
+
+
+def test_a_layer_that_nothing_makes_faster_stays_dense_and_says_so():
+    done, _ = timed_run(WIDE, LAUNCHES, speedup=1.5)
+    assert done.plan.changed == ()
+    assert not done.budget_met
+    assert "no form is faster" in done.reasons["layer"]
+    assert "predicted to be reachable" in done.undone[0]
+
+
+def test_without_a_budget_only_what_is_faster_is_done():
+    exact = convolution("exact", m=64, c=64, kernel=(3, 3))
+    done, _ = timed_run(exact, LAUNCHES)
+    assert done.plan.changed == ()
+
+
+def test_a_latency_needs_a_cost_model():
+    with pytest.raises(UsageError, match="has no cost model"):
+        run(WIDE, target="rtx", speedup=2)
 
 
 def test_ranks_stand_on_the_lattice_of_the_target():

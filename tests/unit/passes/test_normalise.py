@@ -420,7 +420,7 @@ def test_every_node_has_a_name_of_its_own_that_every_tool_takes() -> None:
     ]
     after = normalise(build(nodes, (3,), {}))
     graph = after.graph_model.graph
-    assert [n.name for n in graph] == ["one/two_3", "one/two_3_2", "Relu.c", "_"]
+    assert [n.name for n in graph] == ["one/two_3_2", "one/two_3", "Relu.c", "_"]
     assert graph[0].metadata_props["nncc.source"] == "one/two:3"
     assert "nncc.source" not in graph[2].metadata_props
 

@@ -1,0 +1,161 @@
+"""Costs: what every layer, and what could replace it, is predicted to take on a target."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..device_profiles.cost.cpu import is_blocked
+from ..device_profiles.cost.fused import FusedKernel
+from ..device_profiles.cost.measured import key_of
+from ..device_profiles.cost.model import Analytic, CostModel, Prediction, total
+from ..device_profiles.host import channel_block
+from ..device_profiles.profile import DeviceProfile
+from ..passes.forms import Dense, Form
+from ..passes.fusion import Shapes, fused_kernels, reordered, replacement, uncounted
+from ..passes.model import Model
+from ..passes.plan import Plan
+from ..passes.sites import Site
+from ..runtime.microbench_cases import RUN
+from .outcome import Predicted
+from .survey import Survey
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The predicted time of a model on a target, launch by launch.
+
+    Args:
+        model: the cost model.
+        launches: of the whole net as it is.
+        by_site: the launch of each site that has one.
+        block: channels of a block of the runtime's own layout, 1 where it has none.
+        basis: what the cost model rests on, for people.
+        unseen: nodes whose time is not in it.
+    """
+
+    model: CostModel
+    launches: tuple[FusedKernel, ...]
+    by_site: Mapping[str, FusedKernel]
+    block: int
+    basis: str
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> Prediction:
+        """The time of the net as it is."""
+        return total(self.model.predict(kernel) for kernel in self.launches)
+
+    @property
+    def rest(self) -> Prediction:
+        """The time of everything but the sites."""
+        sites = set(map(id, self.by_site.values()))
+        return total(self.model.predict(k) for k in self.launches if id(k) not in sites)
+
+    def of(self, site: Site, form: Form | None = None) -> Prediction | None:
+        """The time of a site in a form, dense where None; None where it is not a launch."""
+        launch = self.by_site.get(site.name)
+        if launch is None:
+            return None
+        if form is None or isinstance(form, Dense):
+            return self.model.predict(launch)
+        made = replacement(launch, form.kernels(site.shape, site.geometry))
+        if self.block > 1 and is_blocked(launch, self.block):
+            made = reordered(made, self.block)
+        return total(self.model.predict(kernel) for kernel in made)
+
+
+def costs(
+    model: Model,
+    shapes: Shapes,
+    sites: Sequence[Site],
+    profile: DeviceProfile,
+    *,
+    threads: int = 1,
+    measure: bool = True,
+    on_case: Callable[[int, int], None] | None = None,
+) -> Costs | None:
+    """The costs of a model, or None where its target has no cost model.
+
+    Args:
+        model: normalised.
+        shapes: size of every value.
+        sites: of the model.
+        profile: the target.
+        threads: threads inside an operator, where that is this machine.
+        measure: whether this machine may be calibrated for it now.
+        on_case: called with (done, of how many) while it is.
+    """
+    if profile.is_local:
+        from .calibrate import calibrated
+
+        block = channel_block()[0]
+        launches = fused_kernels(model, shapes, profile.runtime, sites, block=block)
+        machine = calibrated(threads, measure=measure, on_case=on_case)
+        if machine is None:
+            return None
+        launches.append(FusedKernel(RUN, None, 0, 0, name=RUN))
+        size = FLOAT_BYTES * sum(k.linear.weights for k in launches if k.linear is not None)
+        found: CostModel = machine.for_weights(size)
+        basis = f"microbenchmarks of this machine ({machine.digest[:12]}), {threads} thread(s)"
+    else:
+        precision = next((p for p in profile.precisions if p in profile.cost), None)
+        if precision is None:
+            return None
+        block = 1
+        launches = fused_kernels(model, shapes, profile.runtime, sites)
+        found, basis = (
+            Analytic(profile.cost[precision]),
+            f"{profile.name} profile, {precision}",
+        )
+    names = {site.name for site in sites}
+    by_site = {k.name: k for k in launches if k.name in names and k.linear is not None}
+    unseen = tuple(uncounted(model, shapes))
+    return Costs(found, tuple(launches), by_site, block, basis, unseen)
+
+
+def timed(surveys: Sequence[Survey], sites: Sequence[Site], costs: Costs) -> list[Survey]:
+    """The surveys with the predicted time of every candidate, of all sites that share it.
+
+    Where nothing predicts a site the survey stays as it is.
+    """
+    by_name = {site.name: site for site in sites}
+    made: list[Survey] = []
+    known: dict[tuple[object, ...], Prediction | None] = {}
+
+    def seconds(site: Site, form: Form) -> float | None:
+        launch = costs.by_site.get(site.name)
+        # layers of one shape are predicted once
+        key = (form, site.shape, site.geometry, launch and key_of(launch))
+        if key not in known:
+            known[key] = costs.of(site, form)
+        found = known[key]
+        return None if found is None else found.seconds
+
+    for survey in surveys:
+        users = [by_name[name] for name in (survey.site.name, *survey.site.shares)]
+        times = [[seconds(user, form) for form in survey.forms] for user in users]
+        if any(t is None for user in times for t in user):
+            made.append(survey)
+            continue
+        total_times = np.array(times, dtype=np.float64).sum(axis=0)
+        made.append(replace(survey, seconds=total_times))
+    return made
+
+
+def predicted(costs: Costs, sites: Sequence[Site], plan: Plan) -> Predicted:
+    """The latency of the net before and after a plan."""
+    rest = costs.rest
+    after = [costs.of(site, plan.form(site.name)) for site in sites]
+    whole = total([rest, *(part for part in after if part is not None)])
+    classes = tuple(sorted({*costs.reference.extrapolated, *whole.extrapolated}))
+    return Predicted(
+        costs.reference.seconds * 1e3,
+        whole.seconds * 1e3,
+        "extrapolated" if classes else whole.tier,
+        classes,
+        costs.basis,
+        costs.unseen,
+    )

@@ -1,0 +1,1 @@
+"""Published latencies, the networks they were measured on, and the fits made of them."""
