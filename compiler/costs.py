@@ -17,8 +17,8 @@ from ..passes.model import Model
 from ..passes.plan import Plan
 from ..passes.sites import Site
 from ..runtime.microbench_cases import RUN
+from .allocation.survey import Survey
 from .outcome import Predicted
-from .survey import Survey
 
 FLOAT_BYTES = 4
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Recipe = Literal["auto", "none", "low-rank"]
+Recipe = Literal["auto", "none", "low-rank", "quantize", "additive", "tt-sparse"]
 Objective = Literal["operator", "sqrt-k", "blockwise", "frobenius"]
 
 _UNITS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "": 1.0}
@@ -40,10 +40,20 @@ class CompileOptions(BaseModel):
     output: Path = Field(default=Path("build"), description="Folder of the artifact.")
     recipe: Recipe = Field(
         default="auto",
-        description="none: no compression; low-rank: to the budget asked; auto: what is safe.",
+        description="auto: what is safe; none; low-rank: fewer multiply-adds; quantize: "
+        "codes; additive: codes and corrections; tt-sparse: tensor trains and corrections.",
+    )
+    bits: float | None = Field(
+        default=None,
+        ge=1,
+        le=16,
+        description="Budget: stored bits of a weight, all in, e.g. 3.4; see --recipe.",
     )
     size: float | None = Field(
-        default=None, gt=0, le=1, description="Budget: kept fraction of the weights, e.g. 0.3."
+        default=None,
+        gt=0,
+        le=1,
+        description="Budget: kept fraction of what the weights take, e.g. 0.3.",
     )
     macs: float | None = Field(
         default=None,
@@ -69,6 +79,12 @@ class CompileOptions(BaseModel):
     )
     plan: Path | None = Field(
         default=None, description="Apply this plan.json instead of allocating."
+    )
+    form: tuple[str, ...] = Field(
+        default=(),
+        description="The form of every layer it fits, e.g. 'quantize(k=4) + prune(1%)', or of "
+        "some: 'layer4.*=lowrank(j=8)'; repeatable; see `nncc forms list`.",
+        json_schema_extra={"separator": ";"},
     )
     seed: int = Field(default=0, ge=0, description="Seed of every random choice.")
     jobs: int = Field(

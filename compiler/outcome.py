@@ -15,8 +15,10 @@ LayerStatus = Literal["changed", "dense", "left alone", "reverted"]
 class LayerRow:
     """One weight of the model and what became of it: a row of layers.csv.
 
-    Errors are relative, ‖W − Ŵ‖ / ‖W‖ in the named norm. MACs are per sample; None where the
-    number of output positions is unknown. Times are milliseconds per inference.
+    Errors are relative, ‖W − Ŵ‖ / ‖W‖ in the named norm. Bits are those that LC part V counts
+    (appendix B.1), bytes what the weight takes in the file; None where none is written. MACs,
+    additions and multiplications are per sample; None where the number of output positions is
+    unknown. Times are milliseconds per inference.
     """
 
     name: str
@@ -36,6 +38,9 @@ class LayerRow:
     macs_compressed: int | None
     error_op: float
     error_fro: float
+    adds_compressed: int | None = None
+    mults_compressed: int | None = None
+    bytes_compressed: int | None = None
     predicted_reference_ms: float | None = None
     predicted_ms: float | None = None
     reference_ms: float | None = None
@@ -126,6 +131,8 @@ class Outcome:
         exit_code: what the command line returns.
         predicted: the predicted latency, None where the target has no cost model.
         engine: the engine in the artifact, in a line; "" where there is none.
+        other_floats: floats that are in no row: biases, norms.
+        other_bits: what they take once compiled, biases that fits have added included.
     """
 
     model_name: str
@@ -152,6 +159,8 @@ class Outcome:
     exit_code: int
     predicted: Predicted | None = None
     engine: str = ""
+    other_floats: int = 0
+    other_bits: int = 0
 
     @property
     def changed(self) -> int:

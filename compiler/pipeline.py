@@ -4,48 +4,36 @@ One way, no back edges: every stage is a function of what the stages before it r
 """
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from ..device_profiles.errors import Postcondition
 from ..device_profiles.profile import DeviceProfile
 from ..device_profiles.registry import load
-from ..passes.half_arithmetic import in_float_arithmetic
-from ..passes.model import Model
-from ..passes.rewrite import compress_weights
-from .budget import check_budget
+from .allocation.budget import budget, check_budget, is_asked
+from .allocation.planning import (
+    SAFE_ERRORS,
+    is_cautious,
+    is_close,
+    needs_times,
+    surveyed,
+)
+from .allocation.ranks import measured_surveys
+from .build import Built, built, chosen, in_half, moments_of, stored_dense
 from .clock import Clock
 from .costs import Costs, costs, predicted, timed
 from .engines import Engines, engines
 from .events import Event, Listener, silent
-from .fit import Fitted, fit
-from .half import halved, wants_half
 from .measure import Measured, measured
 from .options import CompileOptions
-from .outcome import Fidelity, Outcome
-from .planning import (
-    SAFE_ERRORS,
-    Planned,
-    is_cautious,
-    is_close,
-    needs_times,
-    planned,
-    surveyed,
-)
+from .outcome import Outcome
 from .prepare import Ready, Source, count_nodes, prepared
-from .proving.prove import prove, structural_checks
-from .rows import rows
-from .survey import Survey
+from .rows import other_bits, other_floats, rows
 from .work import Work, open_work
 from .writing import artifact as artifacts
 from .writing.artifact import Artifact, inputs, write_artifact
 from .writing.output import check_output
-from .writing.save import write
 
 
 def compile(  # noqa: A001  the name of the job
@@ -100,35 +88,41 @@ def _compiled(
     clock = Clock(on_event=on_event)
     ready = prepared(source, profile, options, work, example_inputs, clock)
     found = _costs(ready, profile, options, clock)
+    seen = moments_of(ready, options, work, clock)
     with clock.stage("survey", f"{len(ready.sites)} layers"):
-        surveys = surveyed(ready.sites, profile, options, on_event)
+        surveys = surveyed(ready.sites, profile, options, on_event, seen)
         if found is not None:
             surveys = timed(surveys, ready.sites, found)
+    if surveys and is_asked(options) and options.objective != "blockwise":
+        asked = budget(options, profile, found)
+        surveys = measured_surveys(ready, surveys, seen, asked.quantity, clock)
     if options.dry_run:
-        with clock.stage("allocate"):
-            plan = planned(ready.sites, ready.skipped, surveys, profile, options, costs=found)
-        built = _Built(plan)
-        return artifacts.planned(_outcome(ready, built, profile, options, clock, found))
-    built = _built(ready, surveys, found, profile, options, work, clock, SAFE_ERRORS[0])
+        plan = chosen(
+            ready, surveys, seen, found, profile, options, work, clock, SAFE_ERRORS[0]
+        )
+        return artifacts.planned(_outcome(ready, Built(plan), profile, options, clock, found))
+    result = built(ready, surveys, seen, found, profile, options, work, clock, SAFE_ERRORS[0])
     if is_cautious(options):
         for safe_error in SAFE_ERRORS[1:]:
-            if not built.plan.plan.changed or is_close(built.fidelity):
+            if not result.plan.plan.changed or is_close(result.fidelity):
                 break
-            built = _built(ready, surveys, found, profile, options, work, clock, safe_error)
-    built = _in_half(ready, built, profile, work, clock)
-    assert built.model is not None, "a model was built"
+            result = built(
+                ready, surveys, seen, found, profile, options, work, clock, safe_error
+            )
+    result = in_half(ready, result, profile, work, clock)
+    assert result.model is not None, "a model was built"
     with clock.stage("engine"):
         made = engines(
-            work.path, built.model, built.compiled, profile, ready.feeds, clock.on_event
+            work.path, result.model, result.compiled, profile, ready.feeds, clock.on_event
         )
-    latency = measured(ready, built.compiled, profile, options, work, clock)
-    outcome = _outcome(ready, built, profile, options, clock, found, latency, made)
+    latency = measured(ready, result.compiled, profile, options, work, clock)
+    outcome = _outcome(ready, result, profile, options, clock, found, latency, made)
     with clock.stage("write", str(options.output)):
         return write_artifact(
             work.path,
             outcome,
-            compiled=built.compiled,
-            plan_json=built.plan.plan.dumps(),
+            compiled=result.compiled,
+            plan_json=result.plan.plan.dumps(),
             options=options,
             target=profile,
             source=source if isinstance(source, Path) else None,
@@ -153,88 +147,9 @@ def _costs(
         )
 
 
-_NOT_PROVEN = Fidelity("synthetic", 0, math.inf, None, 0.0, {})
-
-
-@dataclass(frozen=True)
-class _Built:
-    """A compiled model and how it was made; of a dry run, the plan alone."""
-
-    plan: Planned
-    fitted: Mapping[str, Fitted] = field(default_factory=dict[str, Fitted])
-    compiled: Path = Path()
-    model: Model | None = None
-    fidelity: Fidelity = _NOT_PROVEN
-
-
-def _built(
-    ready: Ready,
-    surveys: Sequence[Survey],
-    found: Costs | None,
-    profile: DeviceProfile,
-    options: CompileOptions,
-    work: Work,
-    clock: Clock,
-    safe_error: float,
-) -> _Built:
-    """Plan, fit, rewrite and prove, once."""
-    with clock.stage("allocate"):
-        plan = planned(
-            ready.sites, ready.skipped, surveys, profile, options, safe_error, found
-        )
-    with clock.stage("fit", f"{len(plan.plan.changed)} layers"):
-        fitted = fit(
-            ready.sites,
-            plan.plan,
-            jobs=options.jobs,
-            on_done=lambda done, total, name: clock.on_event(Event("fit", done, total, name)),
-        )
-    with clock.stage("rewrite"):
-        terms = {name: entry.term for name, entry in fitted.items()}
-        model = compress_weights(ready.model, plan.plan, terms) if terms else ready.model
-        compiled = work.path / "compiled.onnx"
-        write(model, compiled)
-    with clock.stage("prove", f"{len(ready.feeds)} {ready.kind} inputs"):
-        _check_structure(ready.original, compiled, profile)
-        fidelity = prove(
-            ready.original,
-            compiled,
-            ready.feeds,
-            ready.kind,
-            on_sample=lambda done, total: clock.on_event(Event("prove", done, total)),
-        )
-    return _Built(plan, fitted, compiled, model, fidelity)
-
-
-def _in_half(
-    ready: Ready, built: _Built, profile: DeviceProfile, work: Work, clock: Clock
-) -> _Built:
-    """In float16 and proven once more, where the device's graph is written in it."""
-    if not wants_half(profile) or built.model is None:
-        return built
-    with clock.stage("precision"):
-        model = halved(built.model, built.compiled, ready.feeds)
-        compiled, rounded = work.path / "half.onnx", work.path / "rounded.onnx"
-        write(model, compiled)
-        write(in_float_arithmetic(model), rounded)
-        _check_structure(ready.original, compiled, profile)
-        fidelity = prove(ready.original, rounded, ready.feeds, ready.kind)
-    return replace(built, model=model, compiled=compiled, fidelity=fidelity)
-
-
-def _check_structure(original: Path, compiled: Path, profile: DeviceProfile) -> None:
-    problems = structural_checks(original, compiled, profile.max_opset, profile.max_ir_version)
-    if problems:
-        raise Postcondition(
-            f"the compiled model broke {len(problems)} promises: {'; '.join(problems)}",
-            where="rewrite",
-            hint="this is a bug of nncc: please report it with the model",
-        )
-
-
 def _outcome(
     ready: Ready,
-    built: _Built,
+    result: Built,
     profile: DeviceProfile,
     options: CompileOptions,
     clock: Clock,
@@ -242,17 +157,20 @@ def _outcome(
     latency: Measured | None = None,
     made: Engines | None = None,
 ) -> Outcome:
-    plan = built.plan
+    plan = result.plan
     latency = latency or Measured(note="not measured: dry run")
     times = (latency.before, latency.after)
-    layers = rows(ready.sites, ready.skipped, plan, built.fitted, times, found)
+    layers = rows(
+        ready.sites, ready.skipped, plan, result.fitted, times, found, result.lowerings
+    )
     changed = len(plan.plan.changed)
     asked_for_none = options.recipe == "none"
     undone = list(plan.undone)
-    if changed and not asked_for_none:
+    calibrated = any(entry.error_out is not None for entry in result.fitted.values())
+    if changed and not asked_for_none and not calibrated:
         undone.append(
-            "fits to what the layers see: this version fits weights alone, so judge the "
-            "task's own quality before use (--calib compares outputs on real inputs)"
+            "fits to what the layers see: without --calib the weights alone are fitted, so "
+            "judge the task's own quality before use"
         )
     if not plan.budget_met:
         code = 4
@@ -265,19 +183,22 @@ def _outcome(
         undone.append(made.note)
     if made.failed and code == 0:
         code = 6
-    told = (built.model or ready.model).warnings
+    told = (result.model or ready.model).warnings
+    others = other_floats(ready.model, layers)
+    with_delta = {n for n, entry in result.fitted.items() if entry.bias_delta is not None}
+    rebiased = [site for site in ready.sites if site.name in with_delta]
     return Outcome(
         model_name=ready.model.name,
         model_sha256=ready.model.sha256,
         target=profile.name,
         recipe=options.recipe if options.plan is None else "plan",
-        calibrated=False,
+        calibrated=calibrated,
         layers=layers,
         reference_bytes=_bytes(ready.original),
-        compressed_bytes=_bytes(built.compiled) if built.model is not None else 0,
+        compressed_bytes=_bytes(result.compiled) if result.model is not None else 0,
         nodes_reference=ready.nodes_reference,
-        nodes_compressed=count_nodes(built.model or ready.model),
-        fidelity=built.fidelity,
+        nodes_compressed=count_nodes(result.model or ready.model),
+        fidelity=result.fidelity,
         latency=latency.paired,
         latency_note=latency.note,
         compile_seconds=dict(clock.seconds),
@@ -289,13 +210,16 @@ def _outcome(
         undone=tuple(undone),
         warnings=(
             *told,
-            *built.fidelity.warnings,
+            *stored_dense(result.lowerings),
+            *result.fidelity.warnings,
             *made.warnings,
             *((made.note,) if made.failed else ()),
         ),
         exit_code=code,
         predicted=None if found is None else predicted(found, ready.sites, plan.plan),
         engine=made.note if made.facts is not None else "",
+        other_floats=others,
+        other_bits=other_bits(result.model or ready.model, rebiased, others),
     )
 
 

@@ -32,6 +32,7 @@ Source: TypeAlias = "Path | onnx.ModelProto | ir.Model | torch.nn.Module"
 SYNTHETIC_SAMPLES = 8
 MOST_SAMPLES = 64
 """Samples that outputs are compared on; more tell nothing new about a rewrite."""
+ONE_SAMPLE = "a single calibration sample: layers are fitted to it and judged by it"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Ready:
         model: normalised, and legal on the target.
         original: file of the original as the runtime reads it.
         feeds: samples no fit sees.
+        fit_feeds: calibration samples for the fit; none where none were given.
+        written: file of `model`.
         kind: where they come from.
         sites, skipped: what can be compressed and what cannot.
         nodes_reference: nodes of the original.
@@ -56,6 +59,8 @@ class Ready:
     skipped: Sequence[Skipped]
     nodes_reference: int
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    fit_feeds: Sequence[Feeds] = ()
+    written: Path = Path()
 
 
 def prepared(
@@ -77,9 +82,13 @@ def prepared(
         original = work.path / ORIGINAL
         write(model, original)
     with clock.stage("inputs"):
+        fit_feeds: Sequence[Feeds] = ()
         if options.calib is not None:
-            _, feeds = split(calibration_inputs(options.calib, model), options.seed)
+            given = calibration_inputs(options.calib, model)
+            fit_feeds, feeds = split(given, options.seed)
             feeds = feeds[:MOST_SAMPLES]
+            if len(given) == 1:
+                model = model.warned(ONE_SAMPLE)
         else:
             feeds = synthetic_inputs(model, SYNTHETIC_SAMPLES, options.seed, path=original)
     with clock.stage("normalise"):
@@ -99,7 +108,9 @@ def prepared(
         shapes = probe(written, feeds[0], value_names(model))
         sites, skipped = find_sites(model, shapes)
     kind: Literal["calibration", "synthetic"] = "calibration" if options.calib else "synthetic"
-    return Ready(model, original, feeds, kind, sites, skipped, nodes, shapes)
+    return Ready(
+        model, original, feeds, kind, sites, skipped, nodes, shapes, fit_feeds, written
+    )
 
 
 def value_names(model: Model) -> list[str]:

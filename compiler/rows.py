@@ -1,14 +1,19 @@
 """Rows: what became of every weight, as layers.csv and the report show it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
+from ..passes.counts import float_count, layer_counts
 from ..passes.forms import Blocks, Dense, Folded, Form, LowRank, Tucker2, kernel_macs, text
+from ..passes.lowering import Lowering
+from ..passes.model import Model
 from ..passes.sites import Site, Skipped
+from .allocation.bits import gained_floats
+from .allocation.planning import Planned
 from .costs import Costs
-from .fit import Fitted
+from .fitting.fit import Fitted
 from .outcome import LayerRow
-from .planning import Planned
 
 
 def rows(
@@ -18,6 +23,7 @@ def rows(
     fitted: Mapping[str, Fitted],
     milliseconds: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
     costs: Costs | None = None,
+    lowerings: Mapping[str, Lowering] = MappingProxyType({}),
 ) -> tuple[LayerRow, ...]:
     """One row a weight, sites in graph order, then what was left alone.
 
@@ -30,12 +36,14 @@ def rows(
         fitted: terms of the changed sites; empty in a dry run, whose errors are then zero.
         milliseconds: site name to time per inference, before and after.
         costs: predicted times, where the target has a cost model.
+        lowerings: how each changed site was lowered, and the bytes it takes in the file.
     """
     seen: set[str] = set()
     found: list[LayerRow] = []
     for site in sites:
+        way = lowerings.get(site.name)
         row = _row(
-            site, planned, fitted.get(site.name), milliseconds, site.weight_name in seen
+            site, planned, fitted.get(site.name), milliseconds, way, site.weight_name in seen
         )
         found.append(row if costs is None else _predicted(row, site, planned, costs))
         seen.add(site.weight_name)
@@ -45,11 +53,33 @@ def rows(
     return tuple(found)
 
 
+def other_floats(model: Model, rows: Sequence[LayerRow]) -> int:
+    """Floats of a model that are in none of its rows: biases, norms, small constants."""
+    return max(float_count(model) - sum(row.weights_reference for row in rows), 0)
+
+
+def other_bits(model: Model, sites: Iterable[Site], count: int) -> int:
+    """Bits of the floats outside the weights of a compiled model.
+
+    Args:
+        model: compiled; some of its floats may be stored in 16 bits.
+        sites: layers whose biases took something over, and may be new.
+        count: floats outside the weights before.
+    """
+    halves = 0
+    for node in model.graph_model.graph:
+        if node.op_type == "Cast" and node.metadata_props.get("nncc.pass") == "StoreHalves":
+            held = node.inputs[0].const_value if node.inputs[0] is not None else None
+            halves += 0 if held is None else held.size
+    return 32 * (count + sum(gained_floats(site) for site in sites)) - 16 * halves
+
+
 def _row(
     site: Site,
     planned: Planned,
     fitted: Fitted | None,
     milliseconds: tuple[Mapping[str, float], Mapping[str, float]],
+    way: Lowering | None,
     is_counted: bool,
 ) -> LayerRow:
     form = planned.plan.form(site.name)
@@ -61,9 +91,16 @@ def _row(
     if is_changed and site.is_kept:
         after += before
     scheme, k, j = _parameters(form)
+    counts = layer_counts(site, None if fitted is None else fitted.term.cost())
+    bits = after * width if is_changed and fitted is None else counts.bits
+    ops = (counts.adds, counts.mults) if counts.is_complete else (None, None)
+    if is_changed and fitted is None:  # a dry run: as many as the launches multiply
+        ops = (kernel_macs(kernels),) * 2
     reason = planned.reasons.get(site.name, "")
     if is_changed and site.is_kept:
         reason = "the weight itself stays too, something else reads it"
+    if way is not None:
+        reason = "; ".join(filter(None, [reason, way.reason]))
     if site.shares:
         reason = "; ".join(filter(None, [reason, f"shares its weight with {site.shares[0]}"]))
     return LayerRow(
@@ -79,14 +116,28 @@ def _row(
         weights_reference=before,
         weights_compressed=after,
         bits_reference=int(before * width),
-        bits_compressed=int(after * width),
+        bits_compressed=0 if is_counted else int(bits),
         macs_reference=site.macs,
         macs_compressed=kernel_macs(kernels),
         error_op=fitted.error_op if fitted else 0.0,
         error_fro=fitted.error_fro if fitted else 0.0,
+        adds_compressed=ops[0],
+        mults_compressed=ops[1],
+        bytes_compressed=0 if is_counted else _bytes(site, way, is_changed),
         reference_ms=milliseconds[0].get(site.name),
         measured_ms=milliseconds[1].get(site.name),
     )
+
+
+def _bytes(site: Site, way: Lowering | None, is_changed: bool) -> int | None:
+    """What the weight takes in the file; None where it is not written yet."""
+    size = int(site.dtype.itemsize)
+    dense = size * site.weights
+    if not is_changed or (way is not None and way.way == "dense"):
+        return dense
+    if way is None:
+        return None
+    return way.stored_bytes + (dense if site.is_kept else 0)
 
 
 def _predicted(row: LayerRow, site: Site, planned: Planned, costs: Costs) -> LayerRow:
@@ -119,6 +170,7 @@ def _left_alone(entry: Skipped, is_counted: bool) -> LayerRow:
         macs_compressed=None,
         error_op=0.0,
         error_fro=0.0,
+        bytes_compressed=bits // 8,
     )
 
 

@@ -61,6 +61,21 @@ class UnknownForm(PlanError):
     """A form name that is not in the table."""
 
 
+class BadExpression(PlanError):
+    """A form's text that cannot be read.
+
+    Args:
+        what, where, hint: see `NnccError`; `what` begins with the column.
+        excerpt: the text around the mistake and a caret below it, to show under the message.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", excerpt: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.excerpt = excerpt
+
+
 class RankError(PlanError):
     """A rank, block count or folding that does not fit the weight."""
 

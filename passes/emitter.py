@@ -1,12 +1,20 @@
 """The graph side of lowering: turns factors into Conv, ConvTranspose and MatMul nodes."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from .forms.form import Term
+from .forms.prefixed import Prefixed
 from .geometry import Geometry, Weights
+
+SMALL_BYTES = 4096
+"""Constants up to this size are shared between the sites of a graph."""
+UNFOLDING_BYTES = 2000
+"""About what the nodes that unfold a term take in a file, with their names and metadata."""
 
 
 class SiteEmitter:
@@ -22,6 +30,9 @@ class SiteEmitter:
         provenance: metadata of every node.
         shared: constants made for other sites of the same weight, by part; new ones are added,
             equal ones are used again.
+        common: small constants of the whole graph, by content; new ones are added.
+        unfolds: whether weights may be stored as less than they are, and unfolded when the
+            model is loaded.
     """
 
     def __init__(
@@ -31,17 +42,29 @@ class SiteEmitter:
         taken: set[str],
         provenance: dict[str, str],
         shared: dict[str, ir.Value] | None = None,
+        common: dict[bytes, ir.Value] | None = None,
+        *,
+        unfolds: bool = False,
     ) -> None:
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
         self._site, self._dtype, self._taken = site, dtype, taken
-        self._provenance = provenance
+        self.provenance = provenance
         self._shared = {} if shared is None else shared
+        self._common = {} if common is None else common
+        self._unfolds = unfolds and dtype == ir.DataType.FLOAT
 
-    def apply(self, x: ir.Value, W: Weights, part: str, geometry: Geometry) -> ir.Value:
+    def apply(
+        self,
+        x: ir.Value,
+        W: Weights,
+        part: str,
+        geometry: Geometry,
+        term: Term | None = None,
+    ) -> ir.Value:
         """See `forms.form.Emitter`."""
         if geometry.op == "MatMul":
-            return self._product(x, W, part, geometry)
+            return self._product(x, W, part, geometry, term)
         g, m, c = W.shape[:3]
         W = W.reshape(g, m, c, *geometry.kernel)
         attributes: dict[str, int | str | tuple[int, ...]] = {
@@ -56,10 +79,11 @@ class SiteEmitter:
             attributes["auto_pad"] = geometry.auto_pad
         if geometry.op == "ConvTranspose":
             attributes["output_padding"] = geometry.output_padding
-            W = W.swapaxes(1, 2).reshape(g * c, m, *geometry.kernel)
+            laid, term = W.swapaxes(1, 2).reshape(g * c, m, *geometry.kernel), None
         else:
-            W = W.reshape(g * m, c, *geometry.kernel)
-        return self.node(geometry.op, [x, self.constant(W, part)], part, attributes)
+            laid = W.reshape(g * m, c, *geometry.kernel)
+        weight = self._weight(laid, part, term)
+        return self.node(geometry.op, [x, weight], part, attributes)
 
     def node(
         self,
@@ -67,35 +91,63 @@ class SiteEmitter:
         inputs: list[ir.Value | None],
         part: str,
         attributes: dict[str, int | str | tuple[int, ...]] | None = None,
+        domain: str = "",
     ) -> ir.Value:
         """One more node; returns its output."""
         name = self._fresh(f"{self._site}/{part}")
         made = ir.node(
-            op, inputs, attributes or {}, name=name, metadata_props=dict(self._provenance)
+            op,
+            inputs,
+            attributes or {},
+            domain=domain,
+            name=name,
+            metadata_props=dict(self.provenance),
         )
         made.outputs[0].name = name
-        made.outputs[0].dtype = self._dtype
+        made.outputs[0].dtype = self._result_type(op, inputs, attributes or {})
         self.nodes.append(made)
         return made.outputs[0]
+
+    def _result_type(
+        self,
+        op: str,
+        inputs: list[ir.Value | None],
+        attributes: dict[str, int | str | tuple[int, ...]],
+    ) -> ir.DataType:
+        """Element type of a node's output: what Cast asks for, else that of what it reads."""
+        if op == "Cast":
+            return ir.DataType(attributes["to"])
+        first = inputs[0].dtype if inputs and inputs[0] is not None else None
+        return self._dtype if first is None else first
 
     def constant(self, array: Weights, part: str) -> ir.Value:
         """A new initialiser in the layer's element type."""
         return self._initializer(array.astype(self._dtype.numpy(), copy=False), part, "weight")
+
+    def stored(self, array: npt.NDArray[Any], part: str) -> ir.Value:
+        """See `forms.form.Emitter`; small ones stand once in a graph, whoever asks."""
+        if array.nbytes > SMALL_BYTES:
+            return self._initializer(array, part, "stored")
+        key = f"{array.dtype}{array.shape}".encode() + array.tobytes()
+        if key not in self._common:
+            self._common[key] = self._initializer(array, part, "stored")
+        return self._common[key]
 
     def reshape(self, x: ir.Value, sizes: list[int], part: str) -> ir.Value:
         """A Reshape to `sizes` (0 keeps an axis, -1 takes the rest)."""
         target = self._initializer(np.array(sizes, np.int64), part, "shape")
         return self.node("Reshape", [x, target], part)
 
-    def _product(self, x: ir.Value, W: Weights, part: str, geometry: Geometry) -> ir.Value:
+    def _product(
+        self, x: ir.Value, W: Weights, part: str, geometry: Geometry, term: Term | None
+    ) -> ir.Value:
         g, m, c = W.shape
         if g == 1:
-            matrix = (W[0] if geometry.weight_is_left else W[0].T).reshape(
-                *geometry.lead, *((m, c) if geometry.weight_is_left else (c, m))
-            )
-            operands = [x, self.constant(matrix, part)]
-            if geometry.weight_is_left:
-                operands.reverse()
+            is_left = geometry.weight_is_left
+            matrix = W[0] if is_left else W[0].T
+            matrix = matrix.reshape(*geometry.lead, *matrix.shape)
+            weight = self._weight(matrix, part, term, is_turned=not is_left)
+            operands = [weight, x] if is_left else [x, weight]
             return self.node("MatMul", [*operands], part)
         rank = geometry.input_rank
         assert rank is not None and rank >= 2, (
@@ -104,12 +156,58 @@ class SiteEmitter:
         if geometry.weight_is_left:
             kept = [0] * (rank - 2)
             wide = self.reshape(x, [*kept, g, c, -1], f"{part}.split")
-            y = self.node("MatMul", [self.constant(W, part), wide], part)
+            y = self.node("MatMul", [self._weight(W, part, None), wide], part)
             return self.reshape(y, [*kept, g * m, -1], f"{part}.join")
         kept = [0] * (rank - 1)
         wide = self.reshape(x, [*kept, g, 1, c], f"{part}.split")
-        y = self.node("MatMul", [wide, self.constant(W.swapaxes(1, 2), part)], part)
+        weight = self._weight(W.swapaxes(1, 2), part, None)
+        y = self.node("MatMul", [wide, weight], part)
         return self.reshape(y, [*kept, g * m], f"{part}.join")
+
+    def _weight(
+        self, laid: Weights, part: str, term: Term | None, *, is_turned: bool = False
+    ) -> ir.Value:
+        """The operand of a branch: unfolded from its term, widened from 16 bits, or as it is.
+
+        Args:
+            laid: in the layout of its node.
+            part: name.
+            term: whose matrix (g · m, n) it is, turned or not.
+            is_turned: whether the matrix is laid inputs first.
+        """
+        if not self._unfolds:
+            return self.constant(laid, part)
+        content = hashlib.sha256(f"{laid.shape}".encode() + laid.tobytes()).hexdigest()
+        key = f"{part}.unfolded.{content}"
+        known = self._shared.get(key)
+        if known is not None:
+            return known
+        value = self._unfolded(laid, part, term, is_turned=is_turned)
+        if value is None:
+            return self.constant(laid, part)
+        self._shared[key] = value
+        return value
+
+    def _unfolded(
+        self, laid: Weights, part: str, term: Term | None, *, is_turned: bool
+    ) -> ir.Value | None:
+        """See `_weight`; None where nothing smaller would be stored."""
+        made = None
+        if term is not None and term.cost().bits // 8 + UNFOLDING_BYTES < laid.nbytes:
+            made = term.decode(Prefixed(self, part))
+        if made is not None:
+            if is_turned:
+                made = self.node("Transpose", [made], f"{part}.turned", {"perm": (1, 0)})
+            sizes = np.array(laid.shape, np.int64)
+            shape = self.stored(sizes, f"{part}.{'x'.join(map(str, laid.shape))}")
+            return self.node("Reshape", [made, shape], f"{part}.laid")
+        with np.errstate(over="ignore"):
+            half = laid.astype(np.float16)
+        is_held = np.array_equal(half.astype(np.float32), laid)
+        if not is_held or laid.nbytes <= SMALL_BYTES:
+            return None
+        held = self._initializer(half, part, "stored")
+        return self.node("Cast", [held], f"{part}.wide", {"to": int(ir.DataType.FLOAT)})
 
     def _initializer(self, array: npt.NDArray[Any], part: str, kind: str) -> ir.Value:
         known = self._shared.get(f"{part}.{kind}")
@@ -118,7 +216,7 @@ class SiteEmitter:
             if held.dtype == array.dtype and np.array_equal(held, array):
                 return known
         name = self._fresh(f"{self._site}/{part}.{kind}")
-        tensor: ir.TensorProtocol = ir.Tensor(np.ascontiguousarray(array), name=name)
+        tensor: ir.TensorProtocol = ir.Tensor(np.asarray(array, order="C"), name=name)
         value = ir.Value(
             name=name,
             shape=ir.Shape(array.shape),

@@ -139,14 +139,14 @@ def ref_model(name: str) -> Path:
 
 
 @cache
-def fashion_mnist() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Test images 0-4999, float32 [5000, 1, 28, 28] in 0..1, and their labels [5000]."""
+def fashion_mnist(first: int = 0) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """5000 test images from `first` on, float32 [5000, 1, 28, 28] in 0..1, with labels."""
     if not FASHION_MNIST.is_dir():
         reason = f"no {FASHION_MNIST}: apt-get install dataset-fashion-mnist"
         print(reason)
         pytest.skip(reason)
-    images = _read_idx(FASHION_MNIST / "t10k-images-idx3-ubyte.gz")[:5000]
-    labels = _read_idx(FASHION_MNIST / "t10k-labels-idx1-ubyte.gz")[:5000]
+    images = _read_idx(FASHION_MNIST / "t10k-images-idx3-ubyte.gz")[first : first + 5000]
+    labels = _read_idx(FASHION_MNIST / "t10k-labels-idx1-ubyte.gz")[first : first + 5000]
     scaled = images[:, None].astype(np.float32) / np.float32(255)
     scaled.flags.writeable = False
     return scaled, labels

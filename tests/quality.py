@@ -123,16 +123,22 @@ def content_type_accuracy(path: Path, n: int) -> float:
     """Share of this machine's files whose content type is the one their extension says."""
     labels = json.loads(wheel_model("magika-config").read_text())["target_labels_space"]
     session = _session(path)
-    picked = _files(n, labels)
-    right = 0
-    for label, file in picked:
-        data = file.read_bytes()
-        head, tail = data[:4096].lstrip()[:1024], data[-4096:].rstrip()[-1024:]
-        x = np.full((1, 2048), 256, np.int32)
-        x[0, : len(head)] = list(head)
-        x[0, 2048 - len(tail) :] = list(tail)
-        right += labels[int(_run(session, x)[0].argmax())] == label
+    picked = content_files(n)
+    right = sum(
+        labels[int(_run(session, content_bytes(file))[0].argmax())] == label
+        for label, file in picked
+    )
     return right / len(picked)
+
+
+def content_bytes(file: Path) -> NDArray[np.int32]:
+    """[1, 2048]: 1024 bytes of a file's beginning and of its end, as magika reads them."""
+    data = file.read_bytes()
+    head, tail = data[:4096].lstrip()[:1024], data[-4096:].rstrip()[-1024:]
+    x = np.full((1, 2048), 256, np.int32)
+    x[0, : len(head)] = list(head)
+    x[0, 2048 - len(tail) :] = list(tail)
+    return x
 
 
 def speech_auc(path: Path, n: int) -> float:
@@ -241,8 +247,9 @@ def _words() -> list[str]:
     return sorted(set(re.findall(r"\b[A-Za-z]{3,10}\b", " ".join(topics.values()))))
 
 
-def _files(n: int, labels: list[str]) -> list[tuple[str, Path]]:
-    """Some files of every known type, the same for the same machine."""
+def content_files(n: int) -> list[tuple[str, Path]]:
+    """Labels and some files of every type magika knows, the same for the same machine."""
+    labels = json.loads(wheel_model("magika-config").read_text())["target_labels_space"]
     wanted = {end: label for end, label in EXTENSIONS.items() if label in labels}
     paths = sysconfig.get_paths()
     found: dict[str, list[Path]] = {}

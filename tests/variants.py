@@ -6,9 +6,9 @@ import numpy as np
 
 from nncc.passes.forms import Blocks, Dense, Folded, Form, LowRank, Term, Tucker2
 from nncc.passes.forms.blocks import BlocksTerm
+from nncc.passes.forms.factors.lowrank import LowRankTerm
+from nncc.passes.forms.factors.tucker import Tucker2Term
 from nncc.passes.forms.folded import FoldedTerm
-from nncc.passes.forms.lowrank import LowRankTerm
-from nncc.passes.forms.tucker import Tucker2Term
 from nncc.passes.geometry import scheme_axes
 from nncc.passes.plan import Plan
 from nncc.passes.sites import Site

@@ -18,8 +18,9 @@ from typing import Annotated, cast
 import typer
 
 from ... import __version__
-from ...device_profiles.errors import NnccError, UsageError
+from ...device_profiles.errors import BadExpression, NnccError, UsageError
 from ..options import CompileOptions
+from .forms import app as forms_app
 from .option_flags import Parameter, Signature, keyword, parameters
 from .settings import read_config, resolve
 from .targets import app as targets_app
@@ -50,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(targets_app, name="targets")
+app.add_typer(forms_app, name="forms")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NnccError as error:
         name = type(error).__name__
         _fail(as_json, str(error), name, error.where, error.what, error.hint, error.exit_code)
+        if not as_json and isinstance(error, BadExpression):
+            for line in error.excerpt:
+                print(f"  {line}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, EOFError):
         return _interrupted(args, as_json)

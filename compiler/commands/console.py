@@ -158,6 +158,10 @@ def summary(artifact: Artifact) -> list[str]:
     lines = [f"changed {o.changed} of {len(o.layers)} layers{lost}"]
     if o.compressed_bytes or artifact.path is not None:
         lines.append(f"size: {_change(o.reference_bytes, o.compressed_bytes, 'bytes')}")
+    if o.changed and m.size.parameters:
+        was = m.size.reference_bits / m.size.parameters
+        now = m.size.bits_per_parameter
+        lines.append(f"bits: {was:.3g} to {now:.3g} a parameter, everything counted in")
     before, after = m.ops.macs_reference, m.ops.macs_compressed
     if before is None or after is None:
         lines.append("MACs: not known; give --shape to fix the input sizes")
@@ -211,7 +215,7 @@ def show_layers(o: Outcome, out: Console, *, everything: bool) -> None:
     wide = out.width >= WIDE
     for name in ("layer", "op", "shape", "form") if wide else ("layer", "form"):
         table.add_column(name, overflow="fold", no_wrap=False)
-    for name in ("error", "weights", "MACs", "ms"):
+    for name in ("error", "bits", "MACs", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for r in shown:
         form = r.form if r.status in ("changed", "dense") else f"{r.form} ({r.status})"
@@ -219,7 +223,7 @@ def show_layers(o: Outcome, out: Console, *, everything: bool) -> None:
         cells = (r.name, *about, form, f"{r.error_op:.2g}")
         table.add_row(
             *(escape(printable(clip(c, 60))) for c in cells),
-            _left(r.weights_reference, r.weights_compressed),
+            _bits(r),
             _left(r.macs_reference, r.macs_compressed),
             _ms(r),
         )
@@ -234,6 +238,12 @@ def _ms(row: LayerRow) -> str:
             return "-"
         return f"~{row.predicted_reference_ms:.2g} > {row.predicted_ms:.2g}"
     return f"{row.reference_ms:.2g} > {row.measured_ms:.2g}"
+
+
+def _bits(row: LayerRow) -> str:
+    """Stored bits of an original weight."""
+    weights = row.weights_reference
+    return f"{row.bits_compressed / weights:.3g}" if weights else "-"
 
 
 def _left(before: int | None, after: int | None) -> str:

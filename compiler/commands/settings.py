@@ -58,7 +58,7 @@ def resolve(
         variable = ENV_PREFIX + name.upper()
         text = (environ or {}).get(variable)
         if text is not None:
-            values[name] = text.split() if is_list(field) else text
+            values[name] = _listed(field, text) if is_list(field) else text
             origin[name] = variable
     for name, value in flags.items():
         if name not in fields:
@@ -147,6 +147,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
 def is_list(field: FieldInfo) -> bool:
     """Whether the option may be given several times."""
     return "tuple" in str(field.annotation)
+
+
+def _listed(field: FieldInfo, text: str) -> list[str]:
+    """The values of a list in a variable: between spaces, or the field's own separator."""
+    extra = cast("dict[str, str] | None", field.json_schema_extra)
+    parts = text.split(None if extra is None else extra.get("separator"))
+    return [part.strip() for part in parts if part.strip()]
 
 
 def is_fraction(field: FieldInfo) -> bool:

@@ -18,6 +18,7 @@ def structural_checks(
     max_ir: int,
     *,
     repaired: Collection[str] = (),
+    domains: Collection[str] = (),
 ) -> list[str]:
     """Problems of the compiled model, one line each; empty if it is sound.
 
@@ -32,13 +33,14 @@ def structural_checks(
         max_opset: newest default operator set the target reads.
         max_ir: newest IR version it reads.
         repaired: outputs whose declared shape was false and has been put right.
+        domains: operator domains that the target's runtime has beside the standard one.
     """
     before, after = read_structure(reference), read_structure(compressed)
     problems = [
         *_interface("input", _inputs(before), _inputs(after), ()),
         *_interface("output", list(before.graph.output), list(after.graph.output), repaired),
         *_metadata(before, after),
-        *_versions(before, after, max_opset, max_ir),
+        *_versions(before, after, max_opset, max_ir, domains),
         *_names(after),
         *_external(after, compressed.parent),
     ]
@@ -126,9 +128,13 @@ def _metadata(before: onnx.ModelProto, after: onnx.ModelProto) -> Iterator[str]:
 
 
 def _versions(
-    before: onnx.ModelProto, after: onnx.ModelProto, max_opset: int, max_ir: int
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    max_opset: int,
+    max_ir: int,
+    domains: Collection[str],
 ) -> Iterator[str]:
-    known = {opset.domain for opset in before.opset_import} | {"", "ai.onnx"}
+    known = {opset.domain for opset in before.opset_import} | {"", "ai.onnx", *domains}
     for opset in after.opset_import:
         if opset.domain in ("", "ai.onnx"):
             if opset.version > max_opset:

@@ -7,8 +7,8 @@ finite.
 
 Counts are those of LC part V, appendix B: rho_s (eq. 6), rho_add (eq. 12), rho_mult (eq. 13)
 are reference over compressed. A dense or low-rank layer spends one addition and one
-multiplication per multiply-add (B.2.1), so here the last two are equal. A count is never a
-speed-up: that stands in `latency.measured_ms` alone.
+multiplication per multiply-add (B.2.1); a quantised one adds as often and multiplies once a
+level (eq. 14). A count is never a speed-up: that stands in `latency.measured_ms` alone.
 """
 
 import math
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from ... import __version__
 from ..outcome import Fidelity, LayerRow, Outcome, Paired
 
+FLOAT_BITS = 32
+"""LC part V, eq. (7): a float that stays."""
 Number = FiniteFloat | None
 Tier = Literal["measured", "lookup", "interpolated", "analytic", "extrapolated"]
 
@@ -48,7 +50,7 @@ class LayerCounts(Strict):
 
 
 class Size(Strict):
-    """File bytes, and bits counted as the papers do (weights of the considered layers)."""
+    """File bytes, and bits counted as the papers do, of all float parameters."""
 
     reference_bytes: int = Field(ge=0)
     compressed_bytes: int = Field(ge=0)
@@ -56,6 +58,8 @@ class Size(Strict):
     reference_bits: int = Field(ge=0)
     compressed_bits: int = Field(ge=0)
     rho_s: Number = Field(description="reference_bits / compressed_bits; LC part V, eq. 6.")
+    parameters: int = Field(ge=0, description="Weights, and every other float of the model.")
+    bits_per_parameter: Number = Field(description="compressed_bits / parameters, all-in.")
 
 
 class Ops(Strict):
@@ -158,8 +162,13 @@ def metrics(outcome: Outcome) -> Metrics:
     """
     rows = outcome.layers
     known = macs(rows)
-    rho = None if known is None else ratio(*known)
-    bits = sum(r.bits_reference for r in rows), sum(r.bits_compressed for r in rows)
+    counted = operations(rows)
+    other = FLOAT_BITS * outcome.other_floats
+    bits = (
+        sum(r.bits_reference for r in rows) + other,
+        sum(r.bits_compressed for r in rows) + outcome.other_bits,
+    )
+    parameters = sum(r.weights_reference for r in rows) + outcome.other_floats
     return Metrics(
         schema=1,
         nncc=__version__,
@@ -176,12 +185,14 @@ def metrics(outcome: Outcome) -> Metrics:
             reference_bits=bits[0],
             compressed_bits=bits[1],
             rho_s=ratio(*bits),
+            parameters=parameters,
+            bits_per_parameter=bits[1] / parameters if parameters else None,
         ),
         ops=Ops(
             macs_reference=None if known is None else known[0],
             macs_compressed=None if known is None else known[1],
-            rho_add=rho,
-            rho_mult=rho,
+            rho_add=None if counted is None else ratio(counted[0], counted[1]),
+            rho_mult=None if counted is None else ratio(counted[0], counted[2]),
         ),
         error=Error(
             max_rel_op=largest(r.error_op for r in rows),
@@ -217,6 +228,23 @@ def macs(rows: Iterable[LayerRow]) -> tuple[int, int] | None:
         if r.macs_reference is not None and r.macs_compressed is not None
     ]
     return (sum(a for a, _ in known), sum(b for _, b in known)) if known else None
+
+
+def operations(rows: Iterable[LayerRow]) -> tuple[int, int, int] | None:
+    """Reference operations of either kind, additions, multiplications; of rows that know."""
+    known = [
+        (
+            r.macs_reference,
+            r.macs_compressed if r.adds_compressed is None else r.adds_compressed,
+            r.macs_compressed if r.mults_compressed is None else r.mults_compressed,
+        )
+        for r in rows
+        if r.macs_reference is not None and r.macs_compressed is not None
+    ]
+    if not known:
+        return None
+    before, adds, mults = zip(*known, strict=True)
+    return sum(before), sum(adds), sum(mults)
 
 
 def ratio(reference: float, compressed: float) -> float | None:

@@ -242,6 +242,8 @@ def read_outcome(
         ValueError: a file does not fit its type.
     """
     chosen = manifest.decisions
+    other = metrics.size.parameters - sum(row.weights_reference for row in layers)
+    left = metrics.size.compressed_bits - sum(row.bits_compressed for row in layers)
     return Outcome(
         model_name=metrics.model.name,
         model_sha256=metrics.model.sha256,
@@ -267,6 +269,8 @@ def read_outcome(
         exit_code=metrics.verdict.exit_code,
         predicted=_prediction(metrics, manifest.notes.prediction),
         engine=manifest.notes.engine,
+        other_floats=other,
+        other_bits=left,
     )
 
 

@@ -73,7 +73,12 @@ def facts(outcome: Outcome, metrics: Metrics) -> list[Fact]:
         Fact(
             "File size",
             _percent(size.compressed_bytes, size.reference_bytes),
-            f"{data(size.reference_bytes)} to {data(size.compressed_bytes)}",
+            f"{data(size.reference_bytes)} to {data(size.compressed_bytes)}"
+            + (
+                f"; counted, {size.bits_per_parameter:.3g} bits a parameter"
+                if size.parameters
+                else ""
+            ),
         ),
         _macs(outcome, ops.macs_reference, ops.macs_compressed),
         _speed(outcome),

@@ -1,16 +1,24 @@
 """Blocks: the input channels cut into k blocks, each compressed by itself (ALDS)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from ...device_profiles.errors import RankError
 from ...device_profiles.kernel import Kernel
 from ..geometry import Geometry, Weights
+from .factors.lowrank import LowRank
+from .factors.lowrank_fit import DAMPING, check_rank, halves
+from .factors.lowrank_refine import folded_moments, refined
+from .factors.lowrank_term import LowRankTerm, added, output_factor
 from .form import Cost, Emitter, Shape, Term, better, read_only
-from .lowrank import LowRank, LowRankTerm, check_rank, output_factor
+from .metric import IDENTITY, Metric
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +40,9 @@ class BlocksTerm:
         return read_only(np.concatenate([part.decompress() for part in self.parts], axis=2))
 
     def cost(self) -> Cost:
-        costs = [part.cost() for part in self.parts]
-        return Cost(sum(c.weights for c in costs), sum(c.bits for c in costs))
+        return added([part.cost() for part in self.parts])
 
-    def arrays(self) -> dict[str, Weights]:
+    def arrays(self) -> dict[str, Array]:
         return {
             f"{name}{i}": array
             for i, part in enumerate(self.parts)
@@ -48,6 +55,11 @@ class BlocksTerm:
         U = np.concatenate([part.U for part in self.parts], axis=2)
         h = emitter.apply(x, V.reshape(g * k, *V.shape[2:]), "v", geometry.first())
         return emitter.apply(h, output_factor(U, geometry), "u", geometry.second())
+
+    def decode(self, emitter: Emitter) -> ir.Value | None:
+        """The blocks unfolded one by one and put side by side."""
+        blocks = [part.decode(emitter) for part in self.parts]
+        return emitter.node("Concat", [*blocks], "b.matrix", {"axis": 1})
 
 
 @dataclass(frozen=True)
@@ -65,12 +77,27 @@ class Blocks:
     of: LowRank
     name: ClassVar[str] = "blocks"
 
-    def compress(self, W: Weights, start: Term | None = None) -> Term:
+    def compress(
+        self, W: Weights, start: Term | None = None, metric: Metric = IDENTITY
+    ) -> Term:
         self._check(W.shape)
-        parts = [self.of.compress(block) for block in np.split(W, self.k, axis=2)]
-        return better(
-            W, BlocksTerm(tuple(p for p in parts if isinstance(p, LowRankTerm))), start
-        )
+        term: Term = self._fitted(W, metric)
+        if not metric.is_round and self.k > 1:
+            damped = metric.damped(DAMPING)
+            moments = folded_moments(damped, W.shape[2], W.shape[3:], frozenset())
+            term = better(W, refined_term(W, term, moments), term, metric)
+            term = better(W, self._fitted(W, IDENTITY), term, metric)
+        return better(W, term, start, metric)
+
+    def _fitted(self, W: Weights, metric: Metric) -> BlocksTerm:
+        """Every block by itself, in the moments of its own inputs."""
+        c = W.shape[2]
+        width = c // self.k
+        parts = [
+            self.of.compress(block, metric=metric.of_channels(at, at + width, c))
+            for at, block in zip(range(0, c, width), np.split(W, self.k, axis=2), strict=True)
+        ]
+        return BlocksTerm(tuple(p for p in parts if isinstance(p, LowRankTerm)))
 
     def kernels(self, shape: Shape, geometry: Geometry) -> tuple[Kernel, ...]:
         self._check(shape)
@@ -95,3 +122,57 @@ class Blocks:
                 hint=f"choose a divisor of {c}",
             )
         check_rank(self.of.j, (shape[0], shape[1], c // self.k, *shape[3:]))
+
+
+def refined_term(W: Weights, term: Term, moments: npt.NDArray[np.float64]) -> Term:
+    """A low-rank or blocked term with its factors refined by least squares, in turns.
+
+    Blocks see each other's residuals then, and a folded weight all its kernel entries. Terms
+    of compressed factors are left as they are.
+
+    Args:
+        W: (g, m · A, c, *B), the weight the term stands for.
+        term: the fit to start from.
+        moments: (g, A, n / A, A, n / A), positive definite (`folded_moments`).
+    """
+    parts = term.parts if isinstance(term, BlocksTerm) else (term,)
+    known = [part for part in parts if isinstance(part, LowRankTerm)]
+    if len(known) < len(parts) or any(part.u or part.v for part in known):
+        return term
+    U = np.concatenate([part.U for part in known], axis=2)
+    V, free = _stacked(known)
+    pairs = [
+        refined(flat.reshape(len(flat), -1), u, v, H, free)
+        for flat, u, v, H in zip(W, U, V, moments, strict=True)
+    ]
+    left, right = halves(np.stack([u for u, _ in pairs]), np.stack([v for _, v in pairs]))
+    fresh = _unstacked(known, left, right)
+    return BlocksTerm(fresh) if isinstance(term, BlocksTerm) else fresh[0]
+
+
+def _stacked(parts: list[LowRankTerm]) -> tuple[Array, Mask | None]:
+    """The input factors as one block-diagonal (g, J, n), and which entries are free."""
+    g = len(parts[0].V)
+    rows = [part.V.reshape(*part.V.shape[:2], -1) for part in parts]
+    if len(rows) == 1:
+        return rows[0], None
+    height, width = rows[0].shape[1:]
+    V = np.zeros((g, height * len(rows), width * len(rows)), np.float32)
+    free = np.zeros(V.shape[1:], np.bool_)
+    for at, block in enumerate(rows):
+        place = np.s_[at * height : (at + 1) * height, at * width : (at + 1) * width]
+        V[:, *place] = block
+        free[place] = True
+    return V, free
+
+
+def _unstacked(parts: list[LowRankTerm], U: Weights, V: Weights) -> tuple[LowRankTerm, ...]:
+    fresh: list[LowRankTerm] = []
+    height, width = parts[0].V.shape[1], V.shape[2] // len(parts)
+    for at, part in enumerate(parts):
+        rows = slice(at * height, (at + 1) * height)
+        own = V[:, rows, at * width : (at + 1) * width]
+        fresh.append(
+            LowRankTerm(read_only(U[:, :, rows]), read_only(own.reshape(part.V.shape)))
+        )
+    return tuple(fresh)

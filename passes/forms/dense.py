@@ -8,6 +8,7 @@ import onnx_ir as ir
 from ...device_profiles.kernel import Kernel
 from ..geometry import Geometry, Weights
 from .form import Cost, Emitter, Shape, Term, read_only
+from .metric import IDENTITY, Metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +25,17 @@ class DenseTerm:
         return self.W
 
     def cost(self) -> Cost:
-        return Cost(self.W.size, 32 * self.W.size)
+        return Cost(self.W.size, 32 * self.W.size, self.W.size, self.W.size)
 
     def arrays(self) -> dict[str, Weights]:
         return {"weight": self.W}
 
     def lower(self, emitter: Emitter, x: ir.Value, geometry: Geometry) -> ir.Value:
         return emitter.apply(x, self.W, "dense", geometry.folded(frozenset()))
+
+    def decode(self, emitter: Emitter) -> ir.Value | None:
+        del emitter
+        return None
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,10 @@ class Dense:
 
     name: ClassVar[str] = "dense"
 
-    def compress(self, W: Weights, start: Term | None = None) -> DenseTerm:
-        del start  # nothing is closer to W than W
+    def compress(
+        self, W: Weights, start: Term | None = None, metric: Metric = IDENTITY
+    ) -> DenseTerm:
+        del start, metric  # nothing is closer to W than W
         return DenseTerm(read_only(W))
 
     def kernels(self, shape: Shape, geometry: Geometry) -> tuple[Kernel, ...]:

@@ -1,13 +1,15 @@
 """The two protocols of the algebra: Form, a frozen recipe, and Term, its frozen result."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from ...device_profiles.kernel import Kernel
 from ..geometry import Geometry, Weights
+from .metric import IDENTITY, Metric
 
 Shape = tuple[int, ...]
 """(groups, outputs, inputs, *kernel), per group."""
@@ -15,22 +17,51 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a term stores.
+    """What a term costs, counted as the papers count.
 
     Args:
         weights: stored numbers.
-        bits: stored bits.
+        bits: stored bits (LC part V, appendix B.1): codebooks of 32-bit values, indices,
+            gap-coded corrections and factors of 16-bit values.
+        adds, mults: additions and multiplications of one application of the weight, at one
+            output position (appendix B.2).
     """
 
     weights: int
     bits: int
+    adds: int = 0
+    mults: int = 0
 
 
 class Emitter(Protocol):
     """Writes the nodes of a term into a graph; forms see no other part of ONNX."""
 
-    def apply(self, x: ir.Value, W: Weights, part: str, geometry: Geometry) -> ir.Value:
-        """A node (or a few) that applies W (g, m, c, *kernel) to x, named by `part`."""
+    def apply(
+        self,
+        x: ir.Value,
+        W: Weights,
+        part: str,
+        geometry: Geometry,
+        term: "Term | None" = None,
+    ) -> ir.Value:
+        """A node (or a few) that applies W (g, m, c, *kernel) to x, named by `part`.
+
+        Where W is the decompression of a `term`, it may be stored as that.
+        """
+        ...
+
+    def node(
+        self,
+        op: str,
+        inputs: list[ir.Value | None],
+        part: str,
+        attributes: dict[str, int | str | tuple[int, ...]] | None = None,
+    ) -> ir.Value:
+        """One more node, named by `part`; returns its output."""
+        ...
+
+    def stored(self, array: npt.NDArray[Any], part: str) -> ir.Value:
+        """A constant as it is, whatever its element type, named by `part`."""
         ...
 
 
@@ -59,6 +90,14 @@ class Term(Protocol):
         """Nodes that compute what the layer computes with Ŵ, without its bias."""
         ...
 
+    def decode(self, emitter: Emitter) -> ir.Value | None:
+        """Nodes that unfold Ŵ as a matrix (g · m, n) when the model is loaded.
+
+        Returns:
+            The matrix, float32; None where nothing smaller than the dense weight is stored.
+        """
+        ...
+
 
 @runtime_checkable
 class Form(Protocol):
@@ -70,12 +109,15 @@ class Form(Protocol):
 
     name: ClassVar[str]
 
-    def compress(self, W: Weights, start: Term | None = None) -> Term:
-        """argmin over Θ of ‖W − Δ(Θ)‖_F; never worse than `start`.
+    def compress(
+        self, W: Weights, start: Term | None = None, metric: Metric = IDENTITY
+    ) -> Term:
+        """argmin over Θ of ‖W − Δ(Θ)‖ in `metric`; never worse than `start`.
 
         Args:
             W: (g, m, c, *kernel) float32.
             start: a term to improve on.
+            metric: the norm; the plain Frobenius norm unless given.
 
         Raises:
             RankError: the form does not fit the shape.
@@ -91,15 +133,14 @@ class Form(Protocol):
         ...
 
 
-def squared_error(W: Weights, term: Term) -> float:
-    """‖W − Δ(Θ)‖²_F, summed in float64."""
-    residual = np.subtract(W, term.decompress(), dtype=np.float64)
-    return float(np.vdot(residual, residual))
+def squared_error(W: Weights, term: Term, metric: Metric = IDENTITY) -> float:
+    """‖W − Δ(Θ)‖² in `metric`, summed in float64."""
+    return metric.squared(np.subtract(W, term.decompress(), dtype=np.float64))
 
 
-def better(W: Weights, new: Term, start: Term | None) -> Term:
+def better(W: Weights, new: Term, start: Term | None, metric: Metric = IDENTITY) -> Term:
     """`new`, or `start` where that is closer to W: the contract of `compress`."""
-    if start is None or squared_error(W, new) <= squared_error(W, start):
+    if start is None or squared_error(W, new, metric) <= squared_error(W, start, metric):
         return new
     return start
 

@@ -22,9 +22,9 @@ from threadpoolctl import threadpool_limits
 
 import nets
 from bars import Bar, check, conditions
+from nncc.compiler.allocation.planning import planned, surveyed
 from nncc.compiler.events import silent
 from nncc.compiler.options import CompileOptions
-from nncc.compiler.planning import planned, surveyed
 from nncc.device_profiles.registry import load
 from nncc.passes.model import Model
 from nncc.passes.sites import Site, find_sites

@@ -20,15 +20,15 @@ import pytest
 
 import nets
 from bars import Bar, check, conditions, print_table
-from nncc.compiler.allocate import within
+from nncc.compiler.allocation.allocate import within
+from nncc.compiler.allocation.planning import planned, surveyed
+from nncc.compiler.allocation.survey import Quantity, Survey, table
 from nncc.compiler.calibrate import calibrated
 from nncc.compiler.costs import Costs, costs, predicted, timed
 from nncc.compiler.events import silent
-from nncc.compiler.fit import fit
+from nncc.compiler.fitting.fit import fit
 from nncc.compiler.options import CompileOptions
-from nncc.compiler.planning import planned, surveyed
 from nncc.compiler.prepare import value_names
-from nncc.compiler.survey import Quantity, Survey, table
 from nncc.compiler.writing.save import write
 from nncc.device_profiles.registry import load
 from nncc.passes.model import Model

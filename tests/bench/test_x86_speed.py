@@ -21,10 +21,10 @@ import pytest
 
 import nets
 from bars import Bar, check, conditions, print_table
+from nncc.compiler.allocation.planning import planned, surveyed
 from nncc.compiler.events import silent
-from nncc.compiler.fit import fit
+from nncc.compiler.fitting.fit import fit
 from nncc.compiler.options import CompileOptions
-from nncc.compiler.planning import planned, surveyed
 from nncc.compiler.writing.save import write
 from nncc.device_profiles.registry import load
 from nncc.passes.forms import Blocks, Dense, Folded, Form

@@ -24,12 +24,12 @@ from onnx import numpy_helper
 
 import nets
 from bars import Bar, check
-from nncc.compiler.allocate import minimise_maximum, minimise_sum
+from nncc.compiler.allocation.allocate import minimise_maximum, minimise_sum
+from nncc.compiler.allocation.planning import planned, surveyed
+from nncc.compiler.allocation.survey import Search, Survey, survey, table
 from nncc.compiler.events import silent
-from nncc.compiler.fit import fit
+from nncc.compiler.fitting.fit import fit
 from nncc.compiler.options import CompileOptions
-from nncc.compiler.planning import planned, surveyed
-from nncc.compiler.survey import Search, Survey, survey, table
 from nncc.compiler.writing.save import write
 from nncc.device_profiles.errors import BudgetInfeasible
 from nncc.device_profiles.registry import load

@@ -62,10 +62,13 @@ def test_a_plan_that_names_few_layers_leaves_the_others_dense(tmp_path):
         ({CONV: {"form": "lowrank", "j": LOW_RANK}}, [CONV, "whole number", "lowrank"]),
         ({CONV: {"form": "lowrank", "j": 16, "i": 2}}, [CONV, "takes j", "i"]),
         ({CONV: {"form": "blocks", "k": 7, "of": LOW_RANK}}, [CONV, "k=7", "divisor of 32"]),
-        ({CONV: {"form": "blocks", "k": 2, "of": 3}}, [CONV, "lowrank as of", "3"]),
+        (
+            {CONV: {"form": "blocks", "k": 2, "of": 3}},
+            [CONV, "of of form", "expected lowrank", "3"],
+        ),
         (
             {CONV: {"form": "blocks", "k": 2, "of": {"form": "dense"}}},
-            [CONV, "lowrank as of", "dense"],
+            [CONV, "expected lowrank", "dense"],
         ),
         ({CONV: {"form": "folded", "scheme": 9, "of": LOW_RANK}}, [CONV, "scheme 9"]),
         ({CONV: None}, [CONV, "None"]),

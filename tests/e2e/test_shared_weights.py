@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 import nncc
-from emitted import emitted, initializers, put_in_place
+from emitted import emitted, initializers, put_in_place, stored_numbers
 from models import ref_model, wheel_model
 from nncc.runtime.session import open_session, run
 from small_models import write
@@ -75,7 +75,7 @@ def test_readers_of_one_weight_share_its_factors(tmp_path, text, shape, users):
     counted = sum(row.weights_compressed for row in rows)
     if text != SIDES:  # W x and x Wᵀ want U V and Vᵀ Uᵀ
         assert len({found[row.name].stored for row in rows}) == 1
-        assert sum(a.size for a in initializers(onnx.load(done.model)).values()) == counted
+        assert stored_numbers(done.model) == counted
     plain = nncc.compile(path, "x86-cpu", recipe="none", output=tmp_path / "plain").model
     name = next(row.name for row in rows if row.op != "Gemm")
     put_in_place(plain, {name: found[name].dense}, tmp_path / "dense.onnx")
@@ -116,7 +116,7 @@ def test_a_layer_whose_weight_is_also_a_table_saves_work_but_no_bytes(tmp_path):
     }"""
     path = write(tmp_path / "m.onnx", text, E=E)
     done = nncc.compile(path, "x86-cpu", macs=0.6, output=tmp_path / "a")
-    stored = sum(a.size for a in initializers(onnx.load(done.model)).values())
+    stored = stored_numbers(done.model)
     product, table = done.outcome.layers
     assert (product.op, product.status) == ("MatMul", "changed")
     assert product.weights_compressed == stored > E.size == product.weights_reference

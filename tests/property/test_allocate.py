@@ -10,7 +10,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from nncc.compiler.allocate import Candidates, minimise_maximum, minimise_sum, within
+from nncc.compiler.allocation.allocate import (
+    Candidates,
+    minimise_maximum,
+    minimise_sum,
+    within,
+)
 from nncc.compiler.options import CompileOptions
 from nncc.device_profiles.errors import BudgetInfeasible
 

@@ -6,12 +6,12 @@ import onnx_ir as ir
 import pytest
 
 from layers import convolution
-from nncc.compiler.budget import check_budget
+from nncc.compiler.allocation.budget import check_budget
+from nncc.compiler.allocation.planning import is_cautious, planned, surveyed
+from nncc.compiler.allocation.survey import Search, survey
 from nncc.compiler.costs import Costs, timed
 from nncc.compiler.events import silent
 from nncc.compiler.options import CompileOptions
-from nncc.compiler.planning import is_cautious, planned, surveyed
-from nncc.compiler.survey import Search, survey
 from nncc.device_profiles.cost.model import Analytic
 from nncc.device_profiles.cost.roofline import Roofline
 from nncc.device_profiles.errors import PlanError, UsageError
@@ -177,7 +177,7 @@ def test_random_weights_are_left_alone_without_a_budget():
         ),
         (
             json.dumps({"schema": 1, "layers": {"layer": {"form": "lowrank", "rank": 9}}}),
-            "form 'lowrank' takes j, found rank",
+            "form 'lowrank' takes j, u, v, found rank",
         ),
     ],
 )

@@ -71,7 +71,7 @@ def test_blockwise_understates_and_the_bound_overstates(m, c, k, seed):
 
 
 def test_large_layers_agree_with_the_exact_eigenvalues():
-    """Iterative norms (n ≥ 96) against the full decomposition."""
+    """Iterative norms (n ≥ 96) against the full decomposition of 16-bit factors."""
     W = weights((1, 128, 32, 3, 3))
     ranks = np.array([8, 32, 64])
     found = spectrum(W, 0, 2, ranks)
@@ -79,7 +79,7 @@ def test_large_layers_agree_with_the_exact_eigenvalues():
         residual = W - Blocks(2, LowRank(int(j))).compress(W).decompress()
         exact = np.linalg.norm(residual.reshape(128, -1).astype(np.float64), 2)
         exact /= np.linalg.norm(W.reshape(128, -1).astype(np.float64), 2)
-        assert found.operator[at] == pytest.approx(exact, rel=1e-5)
+        assert found.operator[at] == pytest.approx(exact, rel=3e-5)
 
 
 def test_relative_errors_of_a_large_matrix_are_good_to_three_digits():

@@ -19,6 +19,16 @@ def test_flag_beats_variable_beats_file_beats_default():
     assert (found.macs, found.seed, found.rounds, found.threads) == (0.6, 5, 9, 1)
 
 
+def test_forms_in_a_variable_stand_between_semicolons():
+    environ = {"NNCC_FORM": "head=dense; quantize(k=4) + prune(1%)", "NNCC_SHAPE": "a:1 b:2"}
+    found = resolve({}, environ=environ)
+    assert found.form == ("head=dense", "quantize(k=4) + prune(1%)")
+    assert found.shape == ("a:1", "b:2")
+    table = tomllib.loads(to_toml(found, "host", version="1"))["compile"]
+    del table["target"]
+    assert resolve({}, table=table).form == found.form
+
+
 @pytest.mark.parametrize("text", ["0.3", "30%", " 30 % ", 0.3])
 def test_a_fraction_may_be_a_number_or_a_percentage(text: object):
     assert resolve({"size": text}).size == pytest.approx(0.3)

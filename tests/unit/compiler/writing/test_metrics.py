@@ -22,6 +22,8 @@ KEYS = {
         "reference_bits": None,
         "compressed_bits": None,
         "rho_s": None,
+        "parameters": None,
+        "bits_per_parameter": None,
     },
     "ops": {
         "macs_reference": None,
@@ -139,3 +141,12 @@ def test_a_model_without_layers_has_ratios_of_one():
 
 def test_a_ratio_to_nothing_is_null_not_infinite():
     assert ratio(5, 0) is None and ratio(0, 0) == 1.0
+
+
+def test_floats_outside_the_layers_count_as_they_are_stored():
+    rows = row(weights=300), row("b", changed=False, weights=100)
+    found = metrics(outcome(*rows, other_floats=20, other_bits=32 * 20 - 16 * 5)).size
+    assert found.parameters == 420
+    assert found.reference_bits == 32 * 420
+    assert found.compressed_bits == 32 * 200 + 32 * 15 + 16 * 5
+    assert found.bits_per_parameter == found.compressed_bits / 420

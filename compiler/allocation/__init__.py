@@ -1,0 +1,1 @@
+"""Allocation: from a budget to the form of every layer."""

@@ -1,0 +1,249 @@
+"""Build: plan, fit, lower, rewrite and prove a model, once."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..device_profiles.errors import Postcondition
+from ..device_profiles.profile import DeviceProfile
+from ..passes.half_arithmetic import in_float_arithmetic
+from ..passes.load_memory import too_much
+from ..passes.lowering import Lowering, lowering, runs_dense
+from ..passes.model import Model
+from ..passes.packed import DOMAIN
+from ..passes.plan import Plan
+from ..passes.rewrite import compress_weights
+from ..passes.sites import Site
+from .allocation.budget import codes_are_asked
+from .allocation.planned import Planned
+from .allocation.planning import planned
+from .allocation.recipes import as_counted, recipe_fits, recipe_plan
+from .allocation.survey import Survey, are_measured
+from .clock import Clock
+from .costs import Costs
+from .events import Event
+from .fitting.fit import Fitted, fit
+from .fitting.moments import Moments, collect
+from .fitting.ranks_fit import nearest_fit
+from .half import halved, wants_half
+from .options import CompileOptions
+from .outcome import Fidelity
+from .prepare import Ready
+from .proving.prove import prove, structural_checks
+from .work import Work
+from .writing.save import write
+
+RUNTIME_DOMAINS = {"onnxruntime": (DOMAIN,)}
+"""Operator domains that a runtime has beside the standard one."""
+NOT_PROVEN = Fidelity("synthetic", 0, math.inf, None, 0.0, {})
+
+
+@dataclass(frozen=True)
+class Built:
+    """A compiled model and how it was made; of a dry run, the plan alone.
+
+    Args:
+        plan: what was to be done.
+        fitted: the term of every changed site.
+        lowerings: how each was lowered.
+        compiled: file of the compiled model.
+        model: the compiled model; None in a dry run.
+        fidelity: how close its outputs are.
+    """
+
+    plan: Planned
+    fitted: Mapping[str, Fitted] = field(default_factory=dict[str, Fitted])
+    lowerings: Mapping[str, Lowering] = field(default_factory=dict[str, Lowering])
+    compiled: Path = Path()
+    model: Model | None = None
+    fidelity: Fidelity = NOT_PROVEN
+
+
+def moments_of(
+    ready: Ready, options: CompileOptions, work: Work, clock: Clock
+) -> Mapping[str, Moments]:
+    """What the layers read in the calibration inputs; nothing where none were given."""
+    if not ready.fit_feeds or options.recipe == "none":
+        return {}
+    with clock.stage("moments", f"{len(ready.fit_feeds)} samples"):
+        return collect(
+            ready.written,
+            ready.fit_feeds,
+            ready.sites,
+            jobs=options.jobs,
+            folder=work.path / "moments",
+            on_sample=lambda done, total: clock.on_event(Event("moments", done, total)),
+        )
+
+
+def built(
+    ready: Ready,
+    surveys: Sequence[Survey],
+    moments: Mapping[str, Moments],
+    found: Costs | None,
+    profile: DeviceProfile,
+    options: CompileOptions,
+    work: Work,
+    clock: Clock,
+    safe_error: float,
+) -> Built:
+    """Plan, fit, lower, rewrite and prove, once."""
+    plan = chosen(ready, surveys, moments, found, profile, options, work, clock, safe_error)
+    fitted = _fitted(ready, plan.plan, surveys, moments, options, clock)
+    with clock.stage("rewrite"):
+        lowerings = lowered(ready, plan.plan, fitted, profile)
+        model = _rewritten(ready.model, plan.plan, fitted, lowerings)
+        model = as_counted(model, profile, options)
+        compiled = work.path / "compiled.onnx"
+        write(model, compiled)
+    with clock.stage("prove", f"{len(ready.feeds)} {ready.kind} inputs"):
+        _check_structure(ready.original, compiled, profile)
+        fidelity = prove(
+            ready.original,
+            compiled,
+            ready.feeds,
+            ready.kind,
+            on_sample=lambda done, total: clock.on_event(Event("prove", done, total)),
+        )
+    return Built(plan, fitted, lowerings, compiled, model, fidelity)
+
+
+def chosen(
+    ready: Ready,
+    surveys: Sequence[Survey],
+    moments: Mapping[str, Moments],
+    found: Costs | None,
+    profile: DeviceProfile,
+    options: CompileOptions,
+    work: Work,
+    clock: Clock,
+    safe_error: float,
+) -> Planned:
+    """The form of every layer: by a recipe of its own, or by allocation."""
+    if codes_are_asked(options):
+        return recipe_plan(ready, moments, profile, options, work.path, clock)
+    with clock.stage("allocate"):
+        return planned(
+            ready.sites, ready.skipped, surveys, profile, options, safe_error, found
+        )
+
+
+def _fitted(
+    ready: Ready,
+    plan: Plan,
+    surveys: Sequence[Survey],
+    moments: Mapping[str, Moments],
+    options: CompileOptions,
+    clock: Clock,
+) -> Mapping[str, Fitted]:
+    if codes_are_asked(options):
+        return recipe_fits(ready, plan, moments, options, clock)
+    with clock.stage("fit", f"{len(plan.changed)} layers"):
+        if are_measured(surveys):
+            return nearest_fit(ready, plan, moments, clock, jobs=options.jobs)
+        return fit(
+            ready.sites,
+            plan,
+            moments,
+            jobs=options.jobs,
+            on_done=lambda done, total, name: clock.on_event(Event("fit", done, total, name)),
+        )
+
+
+def lowered(
+    ready: Ready, plan: Plan, fitted: Mapping[str, Fitted], profile: DeviceProfile
+) -> dict[str, Lowering]:
+    """How every changed site is lowered, within the memory that loading may take.
+
+    Where unfolding all of them would take too much, the ones that leave most behind are
+    stored dense until it does not.
+    """
+    sites = [site for site in ready.sites if site.name in fitted]
+    ways = {
+        site.name: lowering(
+            site,
+            fitted[site.name].term,
+            ready.model,
+            profile,
+            is_executed=not runs_dense(plan.form(site.name), site),
+        )
+        for site in sites
+    }
+    dense = sum(_weights_once(ready.sites))
+    folded = sorted(
+        (site.name for site in sites if ways[site.name].way == "folded"),
+        key=lambda name: (ways[name].temporary_bytes, name),
+    )
+    while folded:
+        objection = too_much(dense, sum(ways[n].temporary_bytes for n in folded), profile)
+        if not objection:
+            break
+        ways[folded.pop()] = Lowering("dense", f"stored dense: {objection}")
+    return ways
+
+
+def stored_dense(lowerings: Mapping[str, Lowering]) -> tuple[str, ...]:
+    """What a person should know of layers that save no bytes, a line a reason."""
+    reasons = Counter(way.reason for way in lowerings.values() if way.way == "dense")
+    return tuple(
+        f"{count} of {len(lowerings)} changed layers are {reason}; their bits are counted, "
+        "not saved in model.onnx"
+        for reason, count in sorted(reasons.items())
+        if reason
+    )
+
+
+def in_half(
+    ready: Ready, result: Built, profile: DeviceProfile, work: Work, clock: Clock
+) -> Built:
+    """In float16 and proven once more, where the device's graph is written in it."""
+    if not wants_half(profile) or result.model is None:
+        return result
+    with clock.stage("precision"):
+        model = halved(result.model, result.compiled, ready.feeds)
+        compiled, rounded = work.path / "half.onnx", work.path / "rounded.onnx"
+        write(model, compiled)
+        write(in_float_arithmetic(model), rounded)
+        _check_structure(ready.original, compiled, profile)
+        fidelity = prove(ready.original, rounded, ready.feeds, ready.kind)
+    return replace(result, model=model, compiled=compiled, fidelity=fidelity)
+
+
+def _rewritten(
+    model: Model,
+    plan: Plan,
+    fitted: Mapping[str, Fitted],
+    lowerings: Mapping[str, Lowering],
+) -> Model:
+    if not fitted:
+        return model
+    deltas = {
+        name: entry.bias_delta
+        for name, entry in fitted.items()
+        if entry.bias_delta is not None
+    }
+    terms = {name: entry.term for name, entry in fitted.items()}
+    return compress_weights(model, plan, terms, lowerings, deltas)
+
+
+def _weights_once(sites: Sequence[Site]) -> list[int]:
+    """Bytes of every weight, each once, in float32."""
+    return list({site.weight_name: 4 * site.weights for site in sites}.values())
+
+
+def _check_structure(original: Path, compiled: Path, profile: DeviceProfile) -> None:
+    problems = structural_checks(
+        original,
+        compiled,
+        profile.max_opset,
+        profile.max_ir_version,
+        domains=RUNTIME_DOMAINS.get(profile.runtime, ()),
+    )
+    if problems:
+        raise Postcondition(
+            f"the compiled model broke {len(problems)} promises: {'; '.join(problems)}",
+            where="rewrite",
+            hint="this is a bug of nncc: please report it with the model",
+        )

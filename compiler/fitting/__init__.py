@@ -1,0 +1,1 @@
+"""Fitting: what layers read, and the terms that are nearest in it."""

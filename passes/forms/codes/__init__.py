@@ -1,0 +1,1 @@
+"""Codes: weights as few levels, fitted plainly or with error feedback."""

@@ -1,0 +1,1 @@
+"""Factors: low-rank and Tucker-2 products."""

@@ -1,0 +1,1 @@
+"""Language: the text and the JSON of forms."""

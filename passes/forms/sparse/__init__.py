@@ -1,0 +1,1 @@
+"""Sparse forms: single weights, patterns, columns and filters."""

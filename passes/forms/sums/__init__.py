@@ -1,0 +1,1 @@
+"""Sums: several forms added up, fitted in turns or exactly."""

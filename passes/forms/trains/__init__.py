@@ -1,0 +1,1 @@
+"""Trains: tensor trains of convolutions and of matrices."""

@@ -1,0 +1,1 @@
+"""Removal: filters that leave the graph, and whatever reads them less."""
