@@ -20,9 +20,10 @@ import onnx_ir as ir
 from ...device_profiles.errors import BudgetInfeasible, PlanError
 from ...passes.absorb import takes_bias
 from ...passes.counts import float_count
-from ...passes.forms import IDENTITY, Form, Json, Metric, Term, from_json, to_json
+from ...passes.forms import IDENTITY, Form, Json, Term, from_json, to_json
 from ...passes.model import Model
 from ...passes.sites import Site
+from ..fitting.fit import metric_of
 from ..fitting.moments import Moments
 from ..fitting.sensitivity import sensitivity
 from ..samples.inputs import Feeds
@@ -101,7 +102,7 @@ class _Tried(Mapping[str, Sequence[Term]]):
         if known is not None:
             self.rows[name] = known
             return ()
-        found = candidates(W, forms, metric_of(site, self._moments), 32 * site.weights)
+        found = candidates(W, forms, metric_of((site,), self._moments), 32 * site.weights)
         self._fits[name] = tuple(fit for fit, _ in found)
         return [term for _, term in found]
 
@@ -258,12 +259,6 @@ def _firsts(sites: Sequence[Site]) -> list[Site]:
         if not site.is_kept:
             seen.setdefault(site.weight_name, site)
     return list(seen.values())
-
-
-def metric_of(site: Site, moments: Mapping[str, Moments]) -> Metric:
-    """What the error of a layer is measured in: its inputs, where they are known."""
-    found = moments.get(site.name)
-    return IDENTITY if found is None else found.metric(has_bias=takes_bias(site))
 
 
 def gained_floats(site: Site) -> int:

@@ -18,8 +18,9 @@ from ...passes.forms.sums.sum import Sum
 from ...passes.geometry import Weights
 from ...passes.model import Model
 from ...passes.sites import Site
+from ..fitting.fit import metric_of
 from ..fitting.moments import Moments
-from .bits import Chosen, fixed_bits, metric_of
+from .bits import Chosen, fixed_bits
 from .bits_candidates import Fit, is_large
 from .bits_row import Row
 
@@ -68,7 +69,7 @@ def uniform_plans(
     large = [row for row in rows if is_large(by_name[row.site])]
     small = [row for row in rows if not is_large(by_name[row.site])]
     weights = {row.site: by_name[row.site].W() for row in large}
-    metrics = {row.site: metric_of(by_name[row.site], moments) for row in large}
+    metrics = {row.site: metric_of((by_name[row.site],), moments) for row in large}
     count = float_count(model)
     fixed = fixed_bits(model, sites, {row.site for row in rows}, halves)
     found: list[Chosen] = []
