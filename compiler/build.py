@@ -116,7 +116,7 @@ def assembled(
     """Lower, rewrite and prove: the model of a plan and its terms."""
     with clock.stage("rewrite"):
         lowerings = lowered(ready, plan.plan, fitted, profile)
-        model = _rewritten(ready.model, plan.plan, fitted, lowerings)
+        model = _rewritten(ready, plan.plan, fitted, lowerings)
         model = as_counted(model, profile, options)
         compiled = work.path / "compiled.onnx"
         write(model, compiled)
@@ -236,20 +236,20 @@ def in_half(
 
 
 def _rewritten(
-    model: Model,
+    ready: Ready,
     plan: Plan,
     fitted: Mapping[str, Fitted],
     lowerings: Mapping[str, Lowering],
 ) -> Model:
     if not fitted:
-        return model
+        return ready.model
     deltas = {
         name: entry.bias_delta
         for name, entry in fitted.items()
         if entry.bias_delta is not None
     }
     terms = {name: entry.term for name, entry in fitted.items()}
-    return compress_weights(model, plan, terms, lowerings, deltas)
+    return compress_weights(ready.model, plan, terms, lowerings, deltas, ready.shapes)
 
 
 def _weights_once(sites: Sequence[Site]) -> list[int]:

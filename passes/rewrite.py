@@ -25,6 +25,7 @@ def compress_weights(
     terms: Mapping[str, Term],
     lowerings: Mapping[str, Lowering] = MappingProxyType({}),
     bias_deltas: Mapping[str, npt.NDArray[np.float64]] = MappingProxyType({}),
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Model:
     """The model with every changed site of the plan replaced by its term's nodes.
 
@@ -38,13 +39,14 @@ def compress_weights(
         terms: the fitted term of every changed site.
         lowerings: how each term is lowered; executed where none is given.
         bias_deltas: what is added to the bias of a changed site, (g · m,) by site name.
+        shapes: sizes of values, by name, where the model does not declare them.
     """
     copy = model.copied()
     taken = _names(copy.graph_model.graph)
     shared: dict[str, dict[str, ir.Value]] = {}
     common: dict[ir.Graph, dict[bytes, ir.Value]] = {}
     structured: set[str] = set()
-    for site in find_sites(copy)[0]:
+    for site in find_sites(copy, shapes)[0]:
         if site.name in terms:
             made = shared.setdefault(site.weight_name, {})
             owner = _owner(site)
