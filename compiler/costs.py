@@ -20,6 +20,7 @@ from ..passes.plan import Plan
 from ..passes.sites import Site
 from ..runtime.microbench_cases import RUN
 from .allocation.survey import Survey
+from .as_given import AsGiven
 from .outcome import Predicted
 
 FLOAT_BYTES = 4
@@ -36,13 +37,14 @@ class Costs:
 
     Args:
         model: the cost model.
-        launches: of the whole net as it is.
+        launches: of the whole net, normalised.
         by_site: the launch of each site that has one.
         block: channels of a block of the runtime's own layout, 1 where it has none.
         basis: what the cost model rests on, for people.
         unseen: nodes whose time is not in it.
         rounds_apart: whether the runtime rounds what an int8 layer reads, and widens what it
             gives, in launches of their own.
+        given: launches of the net as it was given; () where they are the same.
     """
 
     model: CostModel
@@ -52,10 +54,16 @@ class Costs:
     basis: str
     unseen: tuple[str, ...] = ()
     rounds_apart: bool = False
+    given: tuple[FusedKernel, ...] = ()
 
     @property
     def reference(self) -> Prediction:
-        """The time of the net as it is."""
+        """The time of the net as it was given: what speed-ups are relative to."""
+        return total(self.model.predict(kernel) for kernel in self.given or self.launches)
+
+    @property
+    def rewritten(self) -> Prediction:
+        """The time of the net once it is normalised, with every layer dense."""
         return total(self.model.predict(kernel) for kernel in self.launches)
 
     @property
@@ -98,6 +106,7 @@ def costs(
     sites: Sequence[Site],
     profile: DeviceProfile,
     *,
+    given: AsGiven | None = None,
     threads: int = 1,
     measure: bool = True,
     on_case: Callable[[int, int], None] | None = None,
@@ -109,6 +118,7 @@ def costs(
         shapes: size of every value.
         sites: of the model.
         profile: the target.
+        given: the model that times are relative to, where it is not `model`.
         threads: threads inside an operator, where that is this machine.
         measure: whether this machine may be calibrated for it now.
         on_case: called with (done, of how many) while it is.
@@ -118,10 +128,13 @@ def costs(
 
         block = channel_block()[0]
         launches = fused_kernels(model, shapes, profile.runtime, sites, block=block)
+        before = _launches_of(given, profile, block)
         machine = calibrated(threads, measure=measure, on_case=on_case)
         if machine is None:
             return None
-        launches.append(FusedKernel(RUN, None, 0, 0, name=RUN))
+        run = FusedKernel(RUN, None, 0, 0, name=RUN)
+        launches.append(run)
+        before += [run] if before else []
         size = FLOAT_BYTES * sum(k.linear.weights for k in launches if k.linear is not None)
         found: CostModel = machine.for_weights(size)
         basis = f"microbenchmarks of this machine ({machine.digest[:12]}), {threads} thread(s)"
@@ -131,6 +144,7 @@ def costs(
             return None
         block = 1
         launches = fused_kernels(model, shapes, profile.runtime, sites)
+        before = _launches_of(given, profile, block)
         found, basis = (
             Analytic(profile.cost[precision]),
             f"{profile.name} profile, {precision}",
@@ -140,7 +154,17 @@ def costs(
     by_site = {k.name: k for k in launches if k.name in names and k.linear is not None}
     unseen = tuple(uncounted(model, shapes))
     is_apart = profile.runtime == "onnxruntime"
-    return Costs(found, tuple(launches), by_site, block, basis, unseen, is_apart)
+    return Costs(
+        found, tuple(launches), by_site, block, basis, unseen, is_apart, tuple(before)
+    )
+
+
+def _launches_of(
+    given: AsGiven | None, profile: DeviceProfile, block: int
+) -> list[FusedKernel]:
+    if given is None:
+        return []
+    return fused_kernels(given.model, given.shapes, profile.runtime, given.sites, block=block)
 
 
 def timed(surveys: Sequence[Survey], sites: Sequence[Site], costs: Costs) -> list[Survey]:
@@ -185,4 +209,5 @@ def predicted(costs: Costs, sites: Sequence[Site], plan: Plan) -> Predicted:
         classes,
         costs.basis,
         costs.unseen,
+        costs.rewritten.seconds * 1e3,
     )

@@ -144,6 +144,7 @@ class Predicted:
         extrapolated: those classes.
         basis: what the cost model rests on.
         unseen: nodes whose time is not in it.
+        rewritten_ms: milliseconds after exact rewriting alone; None where it is not known.
     """
 
     reference_ms: float
@@ -152,11 +153,17 @@ class Predicted:
     extrapolated: tuple[str, ...] = ()
     basis: str = ""
     unseen: tuple[str, ...] = ()
+    rewritten_ms: float | None = None
 
     @property
     def speedup(self) -> float:
         """Reference over compressed."""
         return self.reference_ms / self.compressed_ms
+
+    @property
+    def exact(self) -> float:
+        """Speed-up of exact rewriting alone."""
+        return 1.0 if self.rewritten_ms is None else self.reference_ms / self.rewritten_ms
 
     @property
     def label(self) -> str:
@@ -166,6 +173,8 @@ class Predicted:
             parts = [f"extrapolated: {', '.join(self.extrapolated)}"]
         if self.unseen:
             parts.append(f"without {len(self.unseen)} nodes of unknown size")
+        if self.exact >= 1.01:
+            parts.append(f"{self.exact:.2f} x by exact rewriting alone")
         return "; ".join(parts)
 
 

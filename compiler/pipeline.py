@@ -15,6 +15,7 @@ from ..device_profiles.registry import load
 from .allocation.budget import budget, check_budget, is_asked
 from .allocation.planning import (
     SAFE_ERRORS,
+    has_time_budget,
     is_cautious,
     is_close,
     needs_times,
@@ -178,6 +179,7 @@ def _costs(
             ready.shapes,
             ready.sites,
             profile,
+            given=ready.given,
             threads=options.threads,
             measure=needs_times(options),
             on_case=lambda done, total: clock.on_event(
@@ -206,6 +208,7 @@ def _outcome(
     )
     changed = len(plan.plan.changed)
     asked_for_none = options.recipe == "none"
+    before_after = None if found is None else predicted(found, ready.sites, plan.plan)
     undone = list(plan.undone)
     calibrated = any(entry.error_out is not None for entry in result.fitted.values())
     if changed and not asked_for_none and not calibrated:
@@ -224,6 +227,8 @@ def _outcome(
         code = 4
     elif changed or asked_for_none or options.allow_noop:
         code = 0
+    elif has_time_budget(options) and before_after is not None and before_after.exact > 1:
+        code = 0  # exact rewriting alone is fast enough
     else:
         code = 7
     made = made or Engines()
@@ -265,7 +270,7 @@ def _outcome(
             *((made.note,) if made.failed else ()),
         ),
         exit_code=code,
-        predicted=None if found is None else predicted(found, ready.sites, plan.plan),
+        predicted=before_after,
         engine=made.note if made.facts is not None else "",
         other_floats=others,
         other_bits=other_bits(result.model or ready.model, rebiased, others),

@@ -16,6 +16,7 @@ from ..passes.legalise.findings import remaining
 from ..passes.legalise.narrow import narrow
 from ..passes.model import Model
 from ..passes.sites import Site, Skipped, find_sites
+from .as_given import AsGiven, as_given
 from .clock import Clock
 from .options import CompileOptions
 from .proving.legal import proven
@@ -45,6 +46,7 @@ class Ready:
         feeds: samples no fit sees.
         fit_feeds: calibration samples for the fit; none where none were given.
         written: file of `model`.
+        given: the model that times are relative to, where it is not `model`.
         kind: where they come from.
         sites, skipped: what can be compressed and what cannot.
         nodes_reference: nodes of the original.
@@ -61,6 +63,7 @@ class Ready:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     fit_feeds: Sequence[Feeds] = ()
     written: Path = Path()
+    given: AsGiven | None = None
 
 
 def prepared(
@@ -91,6 +94,7 @@ def prepared(
                 model = model.warned(ONE_SAMPLE)
         else:
             feeds = synthetic_inputs(model, SYNTHETIC_SAMPLES, options.seed, path=original)
+    loaded = model
     with clock.stage("normalise"):
         model, warnings = verified_normalise(model, work.path, feeds[:2])
         model = model.warned(*warnings)
@@ -107,9 +111,10 @@ def prepared(
     with clock.stage("find"):
         shapes = probe(written, feeds[0], value_names(model))
         sites, skipped = find_sites(model, shapes)
+        given = as_given(loaded, feeds[0], profile.runtime, work.path)
     kind: Literal["calibration", "synthetic"] = "calibration" if options.calib else "synthetic"
     return Ready(
-        model, original, feeds, kind, sites, skipped, nodes, shapes, fit_feeds, written
+        model, original, feeds, kind, sites, skipped, nodes, shapes, fit_feeds, written, given
     )
 
 

@@ -220,6 +220,7 @@ def _costs(
             ready.shapes,
             ready.sites,
             profile,
+            given=ready.given,
             threads=options.threads,
             measure=False,
         )

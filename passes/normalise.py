@@ -5,7 +5,7 @@ MatMul followed by Add is left as it is and not made a Gemm: MatMul takes any ra
 factors and low-bit kernels are the ones that run fast (a bias is one node ahead).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
+from ..device_profiles.profile import Runtime
 from .fold_batchnorm import fold_batchnorm
 from .fold_bias import fold_bias
 from .fold_constants import fold_constants
@@ -88,11 +89,23 @@ PIPELINE: tuple[Pass, ...] = (
 )
 """What a model goes through; any of them may be left out."""
 
+LEFT_BY_RUNTIME: Mapping[Runtime, frozenset[str]] = {
+    "onnxruntime": frozenset({"FoldScale", "FoldShift", "FuseHardSigmoid"}),
+    "tensorrt": frozenset(),
+}
+"""Of the pipeline, what a runtime does not do by itself when it loads a model."""
+
 ALWAYS: tuple[Pass, ...] = (
     _Named("SortNodes", sort_nodes),
     _Named("NameNodes", name_nodes),
 )
 """What the stages after this one rely on; neither can change a result."""
+
+
+def as_it_runs(model: Model, runtime: Runtime) -> Model:
+    """The model as a runtime makes it while loading: what it is compared with in time."""
+    left = LEFT_BY_RUNTIME[runtime]
+    return normalise(model, [change for change in PIPELINE if change.name not in left])
 
 
 def normalise(model: Model, passes: Sequence[Pass] = PIPELINE) -> Model:

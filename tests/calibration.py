@@ -9,8 +9,16 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from models import fashion_mnist
-from quality import content_bytes, content_files, rendered_lines
+from models import fashion_mnist, wheel_model
+from quality import (
+    content_bytes,
+    content_files,
+    face_input,
+    face_patches,
+    heard,
+    noisy_speech,
+    rendered_lines,
+)
 
 SAMPLES = 96
 """The compiler keeps a quarter of them to judge by."""
@@ -55,3 +63,22 @@ def magika() -> Iterator[Feeds]:
     others = [path for _, path in content_files(900) if path not in judged]
     for path in others[:: max(1, len(others) // SAMPLES)][:SAMPLES]:
         yield {"bytes": content_bytes(path)}
+
+
+def silero_vad() -> Iterator[Feeds]:
+    """Frames of other sentences, with the state that the net is in when it hears them."""
+    sound, _ = noisy_speech(6, seed=1)
+    frames = [feed for feed, _ in heard(wheel_model("silero-vad"), sound)]
+    yield from frames[:: max(1, len(frames) // SAMPLES)][:SAMPLES]
+
+
+def rnet() -> Iterator[Feeds]:
+    """Every second face and patch; judge by the others (n = 100)."""
+    for image in face_patches()[1::2]:
+        yield {"input_2": face_input(image, 24)}
+
+
+def onet() -> Iterator[Feeds]:
+    """Every second face and patch; judge by the others (n = 100)."""
+    for image in face_patches()[1::2]:
+        yield {"input_3": face_input(image, 48)}

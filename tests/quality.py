@@ -143,47 +143,64 @@ def content_bytes(file: Path) -> NDArray[np.int32]:
 
 def speech_auc(path: Path, n: int) -> float:
     """ROC AUC of frames of synthesised speech in noise, labelled by the clean energy."""
-    clean = _speech(n)
-    generator = np.random.default_rng(0)
-    noise = _noises(len(clean), generator)
-    energy = np.sqrt((clean.reshape(-1, 512) ** 2).mean(1))
+    mixed, energy = noisy_speech(n, seed=0)
     speech = energy > 0.02
-    loudness = np.sqrt((clean[np.repeat(speech, 512)] ** 2).mean())
-    mixed = (clean + noise * loudness / 10 ** (5.0 / 20)).astype(np.float32)
+    found = np.array([said for _, said in heard(path, mixed)])
+    judged = speech | (energy < 0.002)
+    return auc(found[judged], speech[judged])
+
+
+def noisy_speech(n: int, seed: int) -> tuple[Floats, Floats]:
+    """n sentences in noise of 5 dB, and the energy of every frame (512) before the noise."""
+    clean = _speech(n, seed)
+    noise = _noises(len(clean), np.random.default_rng(seed))
+    energy = np.sqrt((clean.reshape(-1, 512) ** 2).mean(1))
+    loudness = np.sqrt((clean[np.repeat(energy > 0.02, 512)] ** 2).mean())
+    return (clean + noise * loudness / 10 ** (5.0 / 20)).astype(np.float32), energy
+
+
+def heard(path: Path, sound: Floats) -> Iterator[tuple[dict[str, Any], float]]:
+    """What silero reads frame after frame, with the state it is in, and what it says."""
     session = _session(path, threads=1)
     names = {value.name for value in session.get_inputs()}
     state, context = np.zeros((2, 1, 128), np.float32), np.zeros((1, 64), np.float32)
-    found: list[float] = []
-    for frame in mixed.reshape(-1, 1, 512):
+    for frame in sound.reshape(-1, 1, 512):
         feed: dict[str, Any] = {"input": np.concatenate([context, frame], 1), "state": state}
         if "sr" in names:
             feed["sr"] = np.array(16000, np.int64)
-        probability, state = session.run(["output", "stateN"], feed)
+        probability, state = cast(list[NDArray[Any]], session.run(["output", "stateN"], feed))
         context = frame[:, -64:]
-        found.append(float(probability.ravel()[0]))
-    judged = speech | (energy < 0.002)
-    return auc(np.array(found)[judged], speech[judged])
+        yield feed, float(probability.ravel()[0])
 
 
 def face_auc(path: Path, n: int) -> float:
     """ROC AUC of faces against patches, 25×25 grey, of scikit-image's lfw_subset."""
-    from PIL import Image
-
     session = _session(path)
-    given = session.get_inputs()[0]
-    size = given.shape[1]
+    size = session.get_inputs()[0].shape[1]
     names = [value.name for value in session.get_outputs()]
     which = next(i for i, name in enumerate(names) if "softmax" in name)
-    images = np.load(wheel_model("lfw-faces"), allow_pickle=False)
+    images = face_patches()
     is_face = np.arange(len(images)) < 100
     take = np.arange(len(images))[:: max(1, len(images) // n)]
-    found: list[float] = []
-    for image in images[take]:
-        grey = Image.fromarray((image * 255).astype(np.uint8))
-        pixels = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC), np.float32)
-        x = ((pixels - 127.5) * 0.0078125).T[None, :, :, None].repeat(3, 3)  # x, y swapped
-        found.append(float(_run(session, x.astype(np.float32))[which][0, 1]))
+    found = [
+        float(_run(session, face_input(image, size))[which][0, 1]) for image in images[take]
+    ]
     return auc(np.array(found), is_face[take])
+
+
+def face_patches() -> Floats:
+    """scikit-image's lfw_subset: 100 faces, then 100 patches without one, in 0 ... 1."""
+    return np.load(wheel_model("lfw-faces"), allow_pickle=False)
+
+
+def face_input(image: Floats, size: int) -> Floats:
+    """(1, size, size, 3): what the face nets read of a grey patch."""
+    from PIL import Image
+
+    grey = Image.fromarray((image * 255).astype(np.uint8))
+    pixels = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC), np.float32)
+    x = ((pixels - 127.5) * 0.0078125).T[None, :, :, None].repeat(3, 3)  # x, y swapped
+    return x.astype(np.float32)
 
 
 def fashion_accuracy(path: Path, n: int) -> float:
@@ -269,11 +286,11 @@ def content_files(n: int) -> list[tuple[str, Path]]:
     ]
 
 
-def _speech(n: int) -> Floats:
+def _speech(n: int, seed: int) -> Floats:
     """n sentences of espeak-ng at 16 kHz with pauses, cut to whole frames."""
     from scipy.signal import resample_poly
 
-    draw, words = random.Random(0), _words()
+    draw, words = random.Random(seed), _words()
     parts: list[Floats] = []
     for _ in range(n):
         text = " ".join(draw.choice(words) for _ in range(6))

@@ -11,6 +11,8 @@ from ...passes.geometry import Weights
 from ..cache import read_arrays, write_arrays
 from .bits_candidates import Fit
 
+TERM_BYTES, MOST_TERM_BYTES = 16, 32 << 20
+"""Bytes a weight, and of a layer, that terms may take between the draft and the probes."""
 _VERSION = 1
 _KIND = "fits"
 
@@ -34,6 +36,8 @@ class Fits:
         held = read_arrays(self.digest, _KIND) or {}
         self._known = {n: a for n, a in held.items() if a.shape == (2,)}
         self._is_new = False
+        self._terms: dict[str, Term] = {}
+        self._taken = 0
 
     def loaded(self) -> tuple[Weights, Metric]:
         """The weight and the metric."""
@@ -48,6 +52,11 @@ class Fits:
             write_arrays(self.digest, _KIND, self._known)
             self._is_new = False
 
+    def forget(self) -> None:
+        """Lets go of the terms, too."""
+        self.release()
+        self._terms, self._taken = {}, 0
+
     def of(self, forms: Sequence[Form]) -> list[Fit]:
         """The fits of those of the forms that the weight takes, in their order."""
         found = [self._one(form) for form in forms]
@@ -59,8 +68,12 @@ class Fits:
         Raises:
             PlanError: the form does not fit the weight.
         """
+        held = self._terms.get(text(form))
+        if held is not None:
+            return held
         W, metric = self.loaded()
         term = form.compress(W, metric=metric)
+        self._keep(form, term, W.size)
         energy = metric.energy(W)
         lost = metric.squared(np.subtract(W, term.decompress(), dtype=np.float64))
         error = max(lost, 0.0) / energy if energy > 0 else 0.0
@@ -76,6 +89,14 @@ class Fits:
                 self._note(form, -1.0, 1.0)
         bits, error = (float(v) for v in self._known[name])
         return None if bits < 0 else Fit(form, int(bits), error)
+
+    def _keep(self, form: Form, term: Term, weights: int) -> None:
+        """Holds on to the term where there is room."""
+        size = sum(array.nbytes for array in term.arrays().values())
+        room = min(TERM_BYTES * weights, MOST_TERM_BYTES)
+        if self._taken + size <= room:
+            self._terms[text(form)] = term
+            self._taken += size
 
     def _note(self, form: Form, bits: float, error: float) -> None:
         name = text(form)

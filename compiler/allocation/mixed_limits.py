@@ -136,7 +136,7 @@ def _timed(
             hint="give --macs or --size, or a profile of your own with a [cost]",
         )
     whole = costs.reference.seconds
-    fixed = whole - sum(row.dense.seconds for row in rows)
+    fixed = costs.rewritten.seconds - sum(row.dense.seconds for row in rows)
     if options.latency is not None:
         most, text = options.latency * 1e-3, f"predicted latency <= {options.latency:g} ms"
     else:

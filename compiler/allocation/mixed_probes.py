@@ -190,7 +190,7 @@ class _Missing(Mapping[str, Sequence[Term]]):
             except PlanError:
                 continue
             self._made[name].append(form)
-        self._layers[name].fits.release()
+        self._layers[name].fits.forget()
         return terms
 
     def __iter__(self) -> Iterator[str]:

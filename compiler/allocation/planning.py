@@ -67,7 +67,12 @@ def is_cautious(options: CompileOptions) -> bool:
 
 def needs_times(options: CompileOptions) -> bool:
     """Whether the plan leans on predicted times."""
-    return is_cautious(options) or options.latency is not None or options.speedup is not None
+    return is_cautious(options) or has_time_budget(options)
+
+
+def has_time_budget(options: CompileOptions) -> bool:
+    """Whether a time is asked for."""
+    return options.latency is not None or options.speedup is not None
 
 
 def is_close(fidelity: Fidelity) -> bool:
@@ -151,8 +156,10 @@ def _within_budget(
     in_sites = sum(float(s.cost(quantity)[0]) for s in surveys)
     fixed = float(skipped_weights(sites, skipped)) if quantity == "size" else 0.0
     if quantity == "latency" and costs is not None:
-        fixed = costs.reference.seconds - in_sites
+        fixed = costs.rewritten.seconds - in_sites
     total = fixed + in_sites
+    if quantity == "latency" and costs is not None:
+        total = costs.reference.seconds
     entries = table(surveys, options.objective, quantity)
     is_sum = options.objective == "frobenius" or are_measured(surveys)
     solve = minimise_sum if is_sum else minimise_maximum

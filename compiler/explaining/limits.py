@@ -53,6 +53,7 @@ class Limits:
         fastest: predicted speed-up with the fastest candidate of every layer, whatever the
             error; None where candidates have no times.
         left: predicted time of the compressed net by what limits it; None without cost model.
+        exact: predicted speed-up of exact rewriting alone.
     """
 
     basis: Literal["measured", "predicted"]
@@ -61,6 +62,7 @@ class Limits:
     fixed: tuple[Share, ...]
     fastest: float | None = None
     left: Time | None = None
+    exact: float = 1.0
 
     @property
     def fixed_share(self) -> float:
@@ -76,7 +78,7 @@ class Limits:
     @property
     def is_storage(self) -> bool:
         """Whether all that was weighed runs as the original does, and only stores less."""
-        return self.fastest is not None and self.fastest < 1 + _SAME
+        return self.fastest is not None and self.fastest < self.exact * (1 + _SAME)
 
     @property
     def speedup(self) -> float:
@@ -105,10 +107,13 @@ def limits(held: Held) -> Limits | None:
         if kind and ms is not None:
             fixed.setdefault(kind, []).append(ms)
     shares = [Share(kind, len(ms), math.fsum(ms)) for kind, ms in fixed.items()]
-    other = max(before - math.fsum(times.values()), 0.0)
+    exact = 1.0 if o.predicted is None else o.predicted.exact
+    other = max(before / exact - math.fsum(times.values()), 0.0)
     shares += _others(held, other)
     shares.sort(key=lambda share: (-share.ms, share.what))
-    return Limits(basis, before, after, tuple(shares), _fastest(held), _left(held))
+    return Limits(
+        basis, before, after, tuple(shares), _fastest(held, exact), _left(held), exact
+    )
 
 
 def layer_times(held: Held, basis: Literal["measured", "predicted"]) -> Mapping[str, float]:
@@ -161,7 +166,7 @@ def _others(held: Held, ms: float) -> list[Share]:
     return [Share(entry.op, entry.time.launches, ms * entry.time.ms / whole) for entry in rest]
 
 
-def _fastest(held: Held) -> float | None:
+def _fastest(held: Held, exact: float) -> float | None:
     """Reference over the least time that the candidates of all layers allow together."""
     if held.weighed is None or not held.weighed.rest:
         return None
@@ -175,7 +180,7 @@ def _fastest(held: Held) -> float | None:
         is_any |= len(times) > 1
         before += layer.reference.ms
         least += min([layer.reference.ms, *times])
-    return before / least if is_any and least > 0 else None
+    return exact * before / least if is_any and least > 0 else None
 
 
 def _left(held: Held) -> Time | None:

@@ -21,6 +21,7 @@ MOST = 4
 """Kinds of time that are named one by one."""
 _HALF = 0.5
 _LEAST = 0.005
+_TOLD = 1.01
 """Share of the time below which a kind is not named."""
 
 
@@ -188,6 +189,11 @@ def _time(e: Explanation) -> Iterator[str]:
         f"time: {milliseconds(found.reference_ms)} to {milliseconds(found.compressed_ms)}, "
         f"{factor(found.speedup)} ({found.basis})"
     )
+    if found.exact >= _TOLD:
+        yield (
+            f"exact rewriting alone, which changes no output, is {factor(found.exact)} of it "
+            "(predicted)"
+        )
     if found.is_storage:
         yield "no form that was weighed changes what runs: they save storage, not time"
     large = [s for s in found.fixed if s.ms >= _LEAST * found.reference_ms]
@@ -233,6 +239,7 @@ def limits_json(found: Limits) -> dict[str, object]:
         "cap": finite(found.cap),
         "fixed": [{"what": s.what, "count": s.count, "ms": s.ms} for s in found.fixed],
         "fastest_candidates": finite(found.fastest),
+        "exact_rewriting": finite(found.exact),
         "left": None if left is None else left.model_dump(),
     }
 

@@ -76,6 +76,9 @@ class Prediction(Strict):
     extrapolated: tuple[str, ...]
     basis: str
     unseen: tuple[str, ...]
+    rewritten_ms: Number = Field(
+        default=None, description="After exact rewriting alone, every layer dense."
+    )
 
 
 class Gate(Strict):
@@ -172,7 +175,10 @@ def notes(outcome: Outcome) -> Notes:
         prediction=None
         if found is None
         else Prediction(
-            extrapolated=found.extrapolated, basis=found.basis, unseen=found.unseen
+            extrapolated=found.extrapolated,
+            basis=found.basis,
+            unseen=found.unseen,
+            rewritten_ms=found.rewritten_ms,
         ),
         engine=outcome.engine,
         gate=None if outcome.gate is None else Gate(**dataclasses.asdict(outcome.gate)),
@@ -326,6 +332,7 @@ def _prediction(metrics: Metrics, notes: Prediction | None) -> Predicted | None:
         notes.extrapolated,
         notes.basis,
         notes.unseen,
+        notes.rewritten_ms,
     )
 
 

@@ -57,11 +57,14 @@ class Net:
 
 NETS = (
     Net("pp-ocr-rec", "pp_ocr_rec", 400, (1.3, 1.5), 0.007, 1.5, ("x:1x3x48x320",)),
-    Net("pp-ocr-cls", "pp_ocr_cls", 400, (1.1, 1.2, 1.3), 0.005),
+    Net("pp-ocr-cls", "pp_ocr_cls", 400, (1.03, 1.1), 0.005),
     Net("magika", "magika", 300, (2.0, 2.3), 0.010, 2.0),
     Net("vggs", "fashion", 5000, (1.6, 2.0), 0.010, 2.0),
     Net("lenet5", "fashion", 5000, (2.0, 2.5), 0.010, 2.0),
     Net("lenet300", "fashion", 5000, (1.5, 2.0), 0.010),
+    Net("silero-vad", "silero_vad", 16, (1.1, 1.3), 0.005),
+    Net("mtcnn-rnet", "rnet", 100, (1.1, 1.3), 0.005),
+    Net("mtcnn-onet", "onet", 100, (1.3, 1.7), 0.005),
 )
 LINES_READ = {1.5: 0.985, 1.3: 0.990}
 """PP-OCR rec: characters right that must be left at these speed-ups."""
@@ -120,7 +123,10 @@ def int8_by_onnxruntime(net: Net, folder: Path) -> Path:
 
 
 def compiled(net: Net, folder: Path, **asked) -> Path | None:
-    """The model of `nncc compile`; None where the budget is out of reach."""
+    """The model of `nncc compile`, the nearest one where the budget is out of reach.
+
+    None where nothing gains.
+    """
     try:
         made = nncc.compile(
             path_of(net.name),
@@ -134,7 +140,9 @@ def compiled(net: Net, folder: Path, **asked) -> Path | None:
     except NnccError as error:
         print(f"{net.name} {asked}: {error}")
         return None
-    return made.model if made.outcome.exit_code == 0 else None
+    if made.outcome.exit_code == 4:
+        print(f"{net.name} {asked}: out of reach, {made.outcome.budget}")
+    return made.model if made.outcome.exit_code in (0, 4) else None
 
 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
@@ -143,6 +151,9 @@ def test_no_alternative_is_faster_at_the_same_quality(net: Net, tmp_path: Path):
         "fp32": path_of(net.name),
         "onnxruntime int8": int8_by_onnxruntime(net, tmp_path),
     }
+    rewritten = compiled(net, tmp_path / "none", recipe="none")
+    assert rewritten is not None
+    models["all forms: exact rewriting"] = rewritten
     for speedup in net.speedups:
         for what, recipe in (("low-rank", "low-rank"), ("all forms", "auto")):
             folder = tmp_path / f"{recipe}-{speedup}"
