@@ -8,7 +8,10 @@ import numpy as np
 
 from ...device_profiles.errors import PlanError
 from ...passes.forms import Form, Term, text
+from ...passes.sites import Site
 from ..cache import read_arrays, write_arrays
+from ..fitting.crossed import crossed_sensitivity, thin
+from ..fitting.fit import metric_of
 from ..fitting.moments import Moments
 from ..fitting.sensitivity import sensitivity
 from ..prepare import Ready
@@ -23,7 +26,7 @@ OF_MANY: Mapping[Family, int] = {"low-rank": 4, "train": 2, "nested": 3, "int8":
 EFFORT = 5e11
 """Multiply-adds that measuring may take; fewer samples are run where it would be more."""
 LEAST_SAMPLES = 10
-_VERSION = 1
+_VERSION = 2
 _KIND = "divergences"
 
 Told = Callable[[int, int, str], None]
@@ -57,7 +60,8 @@ def measured(
     probes = {layer.site.name: probed(layer.row, wanted) for layer in layers}
     feeds = samples(ready, sum(map(len, probes.values())))
     kept = _Kept(ready, feeds, layers)
-    missing = _Missing(layers, probes, kept)
+    few = [layer for layer in layers if len(feeds) > 1 and thin(layer.site, moments)]
+    missing = _Missing([x for x in layers if not any(x is y for y in few)], probes, kept)
     if len(missing):
         sensitivity(
             ready.written,
@@ -65,6 +69,17 @@ def measured(
             missing,
             feeds,
             moments=moments,
+            on_found=missing.note,
+            on_done=on_done,
+        )
+    missing = _Missing(few, probes, kept)
+    if len(missing):
+        by_name = {site.name: site for site in ready.sites}
+        crossed_sensitivity(
+            ready.written,
+            [by_name[name] for name in missing],
+            lambda half: _Halved(missing, by_name, half),
+            feeds,
             on_found=missing.note,
             on_done=on_done,
         )
@@ -182,15 +197,20 @@ class _Missing(Mapping[str, Sequence[Term]]):
         self._kept.put(site, self._made[site], found * users)
 
     def __getitem__(self, name: str) -> Sequence[Term]:
+        terms = self.made(name, self._layers[name].fits.term)
+        self._layers[name].fits.forget()
+        return terms
+
+    def made(self, name: str, make: Callable[[Form], Term]) -> Sequence[Term]:
+        """The terms of the forms of a layer that its weight takes."""
         terms: list[Term] = []
         self._made[name] = []
         for form in self._forms[name]:
             try:
-                terms.append(self._layers[name].fits.term(form))
+                terms.append(make(form))
             except PlanError:
                 continue
             self._made[name].append(form)
-        self._layers[name].fits.forget()
         return terms
 
     def __iter__(self) -> Iterator[str]:
@@ -198,6 +218,27 @@ class _Missing(Mapping[str, Sequence[Term]]):
 
     def __len__(self) -> int:
         return len(self._forms)
+
+
+class _Halved(Mapping[str, Sequence[Term]]):
+    """The same probes, fitted to other moments."""
+
+    def __init__(
+        self, missing: _Missing, sites: Mapping[str, Site], moments: Mapping[str, Moments]
+    ) -> None:
+        self._missing, self._sites, self._moments = missing, sites, moments
+
+    def __getitem__(self, name: str) -> Sequence[Term]:
+        site = self._sites[name]
+        users = [site, *(self._sites[other] for other in site.shares)]
+        metric, W = metric_of(users, self._moments), site.W()
+        return self._missing.made(name, lambda form: form.compress(W, metric=metric))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._missing)
+
+    def __len__(self) -> int:
+        return len(self._missing)
 
 
 def _filled(layer: Layer, probes: Sequence[int], kept: _Kept) -> Layer:

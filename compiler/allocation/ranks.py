@@ -16,6 +16,7 @@ from ...passes.sites import Site
 from ..cache import read_arrays, write_arrays
 from ..clock import Clock
 from ..events import Event
+from ..fitting.crossed import crossed_sensitivity, thin
 from ..fitting.fit import metric_of
 from ..fitting.moments import Moments
 from ..fitting.sensitivity import sensitivity
@@ -32,7 +33,7 @@ PROBES = 6
 EFFORT = 5e11
 """Multiply-adds that measuring may take; fewer samples are run where it would be more."""
 LEAST_SAMPLES = 8
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _LEAST_ERROR = 1e-12
 _LEAST_DIVERGENCE = 1e-12
 
@@ -93,16 +94,30 @@ def _found(
     ):
         return {name: np.asarray(a, dtype=np.float64) for name, a in stored.items()}
     by_name = {site.name: site for site in ready.sites}
-    found = sensitivity(
-        ready.written,
-        ready.sites,
-        _Terms(surveys, probes, by_name, moments),
-        feeds,
-        moments=moments,
-        on_done=lambda done, total, name: clock.on_event(
-            Event("sensitivity", done, total, name)
-        ),
+
+    def tell(done: int, total: int, name: str) -> None:
+        clock.on_event(Event("sensitivity", done, total, name))
+
+    few = [s for s in surveys if len(feeds) > 1 and thin(s.site, moments)]
+    many = [s for s in surveys if not any(s is other for other in few)]
+    found = dict(
+        sensitivity(
+            ready.written,
+            ready.sites,
+            _Terms(many, probes, by_name, moments),
+            feeds,
+            moments=moments,
+            on_done=tell,
+        )
     )
+    if few:
+        found |= crossed_sensitivity(
+            ready.written,
+            [s.site for s in few],
+            lambda half: _Terms(few, probes, by_name, half),
+            feeds,
+            on_done=tell,
+        )
     write_arrays(key, "sensitivity", found)
     return found
 

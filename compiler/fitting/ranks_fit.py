@@ -97,9 +97,7 @@ def each_moved(
         for name, entry in fitted.items()
         if entry.bias_delta is not None
     }
-    model = compress_weights(
-        ready.model, plan, terms, bias_deltas=deltas, shapes=ready.shapes
-    )
+    model = compress_weights(ready.model, plan, terms, bias_deltas=deltas, shapes=ready.shapes)
     write(model, path)
     reference, compiled = open_session(ready.written), open_session(path)
     return np.array([divergence(run(reference, f), run(compiled, f)) for f in feeds])
