@@ -138,7 +138,7 @@ def _compiled(
             target=profile,
             source=source if isinstance(source, Path) else None,
             alternatives=weighed(
-                ready.sites, result.plan.considered, result.plan.plan, found
+                ready.sites, result.plan.considered, result.plan.plan, found, result.left
             ).to_json(),
         )
 
@@ -202,7 +202,14 @@ def _outcome(
     latency = latency or Measured(note="not measured: dry run")
     times = (latency.before, latency.after)
     layers = rows(
-        ready.sites, ready.skipped, plan, result.fitted, times, found, result.lowerings
+        ready.sites,
+        ready.skipped,
+        plan,
+        result.fitted,
+        times,
+        found,
+        result.lowerings,
+        result.left,
     )
     changed = len(plan.plan.changed)
     asked_for_none = options.recipe == "none"
@@ -265,7 +272,9 @@ def _outcome(
             *((made.note,) if made.failed else ()),
         ),
         exit_code=code,
-        predicted=None if found is None else predicted(found, ready.sites, plan.plan),
+        predicted=None
+        if found is None
+        else predicted(found, ready.sites, plan.plan, result.left),
         engine=made.note if made.facts is not None else "",
         other_floats=others,
         other_bits=other_bits(result.model or ready.model, rebiased, others),
