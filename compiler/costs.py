@@ -60,7 +60,12 @@ class Costs:
         """The costs of the same net once channels are gone."""
         if not left:
             return self
-        made = {id(kernel): left.launch(kernel) for kernel in self.launches}
+        made = {
+            id(kernel): left.before(kernel)
+            if kernel.linear is None and kernel.name in self.by_site
+            else left.launch(kernel)
+            for kernel in self.launches
+        }
         return replace(
             self,
             launches=tuple(made[id(kernel)] for kernel in self.launches),

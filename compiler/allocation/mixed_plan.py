@@ -25,17 +25,20 @@ from ..prepare import Ready
 from .budget import TIME
 from .considered import of_mixed
 from .mixed_draft import Layer, Prices, drafted
+from .mixed_filters import Credits, Savings, ties
 from .mixed_limits import Limit, limits, wanted
 from .mixed_probes import Told, measured
 from .mixed_row import MixedRow, Quantity
 from .planned import Planned
 from .solve import minimise_sum_of
 from .solve_infeasible import BudgetsInfeasible
-from .solve_table import Solved
+from .solve_table import Choices, Solved, totals
 from .survey import Search, Survey, survey
 
 ROUNDS = 6
 """Times that a choice is fitted and made again; then it is taken as it is, if it holds."""
+TURNS = 3
+"""Times that credits follow a choice."""
 REST = 0.995
 """Share of a budget below which a person is told that some is left."""
 PROXY = (
@@ -68,7 +71,8 @@ def mixed_plan(
     layers = mixed_layers(ready, moments, costs, profile, options, clock)
     with clock.stage("allocate"):
         asked = limits(ready, [layer.row for layer in layers], options, profile, costs)
-        found = _chosen(layers, asked, is_free=_may_slow(options))
+        savings = Savings({site.name: site for site in ready.sites}, costs)
+        found = _chosen(layers, asked, savings, is_free=_may_slow(options))
         return _planned(ready, found, asked, is_measured=bool(moments))
 
 
@@ -101,13 +105,29 @@ def mixed_layers(
             moments,
             profile,
             wants,
+            tied=ties(ready.model, ready.sites) if moments and wants.is_run else {},
             jobs=options.jobs,
             on_done=_teller(clock, "survey"),
         )
+    layers = _free(layers)
     if moments and ready.fit_feeds:
         with clock.stage("sensitivity", f"{len(layers)} layers"):
             layers = measured(ready, layers, moments, wants, _teller(clock, "sensitivity"))
     return layers
+
+
+def _free(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers; channels that a depthwise layer passes on may go where it stays dense."""
+    bound = {layer.site.name for layer in layers if len(layer.row.candidates) > 1}
+    made: list[Layer] = []
+    for layer in layers:
+        if layer.tie is not None and bound & set(layer.tie.passed):
+            kept = tuple(c for c in layer.row.candidates if c.family != "filters")
+            at = {id(c): i for i, c in enumerate(kept)}
+            bases = {at[id(layer.row.candidates[i])]: b for i, b in layer.bases.items()}
+            layer = replace(layer, row=layer.row.with_candidates(kept), bases=bases, tie=None)
+        made.append(layer)
+    return made
 
 
 def mixed_fitted(
@@ -145,13 +165,15 @@ class _Choice:
     refused: BudgetsInfeasible | None
 
 
-def _chosen(layers: Sequence[Layer], asked: Sequence[Limit], *, is_free: bool) -> _Choice:
+def _chosen(
+    layers: Sequence[Layer], asked: Sequence[Limit], savings: Savings, *, is_free: bool
+) -> _Choice:
     """The choice of least divergence, once everything in it was fitted."""
     made = list(layers)
     if not is_free:
         made = [replace(layer, row=_no_slower(layer.row)) for layer in made]
     for _ in range(ROUNDS):
-        found = _solved(made, asked)
+        found = solved(made, asked, savings)
         guessed = [
             i
             for i, at in enumerate(found.solved.choice)
@@ -162,12 +184,47 @@ def _chosen(layers: Sequence[Layer], asked: Sequence[Limit], *, is_free: bool) -
         for i in guessed:
             made[i] = _refitted(made[i], found.solved.choice[i])
     # what is left to guess is left out: the budget is held by what is known
-    return _solved([replace(layer, row=_known(layer.row)) for layer in made], asked)
+    return solved([replace(layer, row=_known(layer.row)) for layer in made], asked, savings)
 
 
-def _solved(layers: Sequence[Layer], asked: Sequence[Limit]) -> _Choice:
+def solved(layers: Sequence[Layer], asked: Sequence[Limit], savings: Savings) -> _Choice:
+    """The choice of least divergence that the budgets allow.
+
+    Where filters may go: what is best if every layer saved the most it can around it bounds
+    the divergence from below, and is taken if it holds the budgets as it really costs. Else
+    the credits follow the choice, from there and from the least that is saved for sure: the
+    choice before stays within the budgets, so that it only becomes better.
+    """
     quantities: list[Quantity] = [limit.quantity for limit in asked]
-    table = [layer.row.choices(quantities) for layer in layers]
+    tied = {layer.site.name: layer.tie for layer in layers if layer.tie is not None}
+    credit = Credits([layer.row for layer in layers], tied, savings, quantities)
+    if not credit:
+        return _once(layers, asked, credit.least())
+    best = _once(layers, asked, credit.most())
+    tried: list[_Choice] = []
+    for start in (credit.at(best.solved.choice), credit.least()):
+        found = _once(layers, asked, start)
+        for _ in range(TURNS if found.refused is None else 0):
+            then = _once(layers, asked, credit.at(found.solved.choice))
+            if then.solved.value >= found.solved.value:
+                break
+            found = then
+        fixed = {str(limit.quantity): limit.fixed for limit in asked}
+        costs = totals(credit.at(found.solved.choice), found.solved.choice, fixed)
+        tried.append(
+            replace(found, solved=replace(found.solved, costs=costs, bound=best.solved.bound))
+        )
+
+    def rank(choice: _Choice) -> tuple[float, float]:
+        over = max(choice.solved.costs[limit.quantity] / limit.most for limit in asked)
+        return (0.0 if choice.refused is None else over, choice.solved.value)
+
+    return min(tried, key=rank)
+
+
+def _once(
+    layers: Sequence[Layer], asked: Sequence[Limit], table: Sequence[Choices]
+) -> _Choice:
     budgets = {str(limit.quantity): limit.most for limit in asked}
     fixed = {str(limit.quantity): limit.fixed for limit in asked}
     try:

@@ -55,16 +55,16 @@ class Left:
 
     def launch(self, kernel: FusedKernel) -> FusedKernel:
         """A launch of the dense net, as narrow as the graph leaves it."""
-        left, of = self.made.get(kernel.name, (1, 1))
         if kernel.linear is None:
-            return replace(
-                kernel, read=kernel.read * left // of, written=kernel.written * left // of
-            )
+            return _moved(kernel, self.made)
         (linear,) = self.kernels(kernel.name, (kernel.linear,))
-        of_input, of_narrow = _elements(kernel.linear), _elements(linear)
-        extra = max(kernel.read - of_input, 0) * left // of
-        written = kernel.written * left // of
-        return replace(kernel, linear=linear, read=of_narrow + extra, written=written)
+        rest = replace(kernel, read=max(kernel.read - _elements(kernel.linear), 0))
+        made = _moved(rest, self.made)
+        return replace(made, linear=linear, read=made.read + _elements(linear))
+
+    def before(self, kernel: FusedKernel) -> FusedKernel:
+        """A launch that changes the layout of what a layer reads, likewise."""
+        return _moved(kernel, self.read)
 
 
 NOTHING_GONE = Left()
@@ -114,6 +114,11 @@ def _is_ours(node: ir.Node) -> bool:
 def _layer(node: ir.Node) -> str:
     """The layer that a node stands for: itself, or the one that it replaces."""
     return node.metadata_props["nncc.source"] if _is_ours(node) else node.name or ""
+
+
+def _moved(kernel: FusedKernel, counts: Counts) -> FusedKernel:
+    left, of = counts.get(kernel.name, (1, 1))
+    return replace(kernel, read=kernel.read * left // of, written=kernel.written * left // of)
 
 
 def _elements(kernel: Kernel) -> int:
