@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from ...device_profiles.cost.fused import FusedKernel
 from ...device_profiles.kernel import Kernel
@@ -28,7 +27,8 @@ from ...passes.sites import Site
 from ..costs import Costs
 from .baselines.channels import channels_of
 from .mixed_row import Candidate, MixedRow, Quantity
-from .solve_table import Choices, Vector
+from .solve_table import Choices, Matrix, Vector
+from .solve_tied import Pair
 
 MOST = 6
 """Numbers of channels of a layer that are looked at."""
@@ -36,8 +36,6 @@ FEW, WIDE = 3, 1024
 """The same of a layer with more inputs than that: what they explain takes long to find."""
 HOLDING = frozenset({"codes", "sum", "nested"})
 """Families whose weights are unfolded at load: filters stay in them, and are gathered."""
-
-Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -176,6 +174,8 @@ class Savings:
 class Credits:
     """The costs of a table whose readers are credited for what they save in their makers.
 
+    `table` is the one without credits, `pairs` what is saved together.
+
     Args:
         rows: candidates of every weight.
         tied: by reader.
@@ -190,9 +190,9 @@ class Credits:
         savings: Savings,
         quantities: Sequence[Quantity],
     ) -> None:
-        self._table = [row.choices(quantities) for row in rows]
+        self.table = [row.choices(quantities) for row in rows]
         place = {row.site: i for i, row in enumerate(rows)}
-        self._pairs: list[_Pair] = []
+        self.pairs: list[Pair] = []
         for reader, tie in tied.items():
             row = rows[place[reader]]
             forms = [(i, c.form) for i, c in enumerate(row.candidates)]
@@ -201,34 +201,34 @@ class Credits:
                 continue
             makers = rows[place[tie.maker]].candidates
             each = [[savings.of(tie, c, keep) for _, keep in kept] for c in makers]
-            saved: dict[Quantity, Matrix] = {}
+            saved: dict[str, Matrix] = {}
             for quantity in quantities:
                 lines = [[found[quantity] for found in line] for line in each]
                 saved[quantity] = np.array(lines, np.float64)
             at = np.array([i for i, _ in kept])
-            self._pairs.append(_Pair(place[tie.maker], place[reader], at, saved))
+            self.pairs.append(Pair(place[tie.maker], place[reader], at, saved))
 
     def __bool__(self) -> bool:
-        return bool(self._pairs)
+        return bool(self.pairs)
 
     def least(self) -> list[Choices]:
         """Credits of what is saved whatever the maker becomes: never below the true cost."""
-        return self._with([_each(pair, lambda s: s.min(axis=0)) for pair in self._pairs])
+        return self._with([_each(pair, lambda s: s.min(axis=0)) for pair in self.pairs])
 
     def most(self) -> list[Choices]:
         """Credits of what may be saved at best: never above the true cost."""
-        best = [_each(pair, lambda s: s.max(axis=0)) for pair in self._pairs]
+        best = [_each(pair, lambda s: s.max(axis=0)) for pair in self.pairs]
         return self._with(best, is_bound=True)
 
     def at(self, choice: Sequence[int]) -> list[Choices]:
         """Exact where every maker takes its part of a choice, never below the true cost."""
-        return self._with([_each(p, lambda s, at=choice[p.maker]: s[at]) for p in self._pairs])
+        return self._with([_each(p, lambda s, at=choice[p.maker]: s[at]) for p in self.pairs])
 
     def _with(
-        self, given: Sequence[Mapping[Quantity, Vector]], *, is_bound: bool = False
+        self, given: Sequence[Mapping[str, Vector]], *, is_bound: bool = False
     ) -> list[Choices]:
-        made = list(self._table)
-        for pair, credit in zip(self._pairs, given, strict=True):
+        made = list(self.table)
+        for pair, credit in zip(self.pairs, given, strict=True):
             costs = {q: np.array(v) for q, v in made[pair.reader].costs.items()}
             for quantity, saved in credit.items():
                 costs[quantity][pair.candidates] -= saved
@@ -242,23 +242,7 @@ class Credits:
         return made
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Rows of a maker and its reader, and by quantity (makers, readers) what is saved.
-
-    Args:
-        maker, reader: numbers of the rows.
-        candidates: of the reader that take channels away.
-        saved: by candidate of the maker, and by those.
-    """
-
-    maker: int
-    reader: int
-    candidates: npt.NDArray[np.int_]
-    saved: Mapping[Quantity, Matrix]
-
-
-def _each(pair: _Pair, of: Callable[[Matrix], Vector]) -> dict[Quantity, Vector]:
+def _each(pair: Pair, of: Callable[[Matrix], Vector]) -> dict[str, Vector]:
     return {quantity: of(saved) for quantity, saved in pair.saved.items()}
 
 

@@ -33,12 +33,11 @@ from .planned import Planned
 from .solve import minimise_sum_of
 from .solve_infeasible import BudgetsInfeasible
 from .solve_table import Choices, Solved, totals
+from .solve_tied import jointly
 from .survey import Search, Survey, survey
 
 ROUNDS = 6
 """Times that a choice is fitted and made again; then it is taken as it is, if it holds."""
-TURNS = 3
-"""Times that credits follow a choice."""
 REST = 0.995
 """Share of a budget below which a person is told that some is left."""
 PROXY = (
@@ -190,36 +189,36 @@ def _chosen(
 def solved(layers: Sequence[Layer], asked: Sequence[Limit], savings: Savings) -> _Choice:
     """The choice of least divergence that the budgets allow.
 
-    Where filters may go: what is best if every layer saved the most it can around it bounds
-    the divergence from below, and is taken if it holds the budgets as it really costs. Else
-    the credits follow the choice, from there and from the least that is saved for sure: the
-    choice before stays within the budgets, so that it only becomes better.
+    Where filters may go, what saves together is chosen together (`jointly`). Beside that,
+    where it is cut short, stand the choices by credits: of what is saved for sure, and of what
+    is saved with the makers of the choice that would be best if all saved the most they can.
     """
     quantities: list[Quantity] = [limit.quantity for limit in asked]
     tied = {layer.site.name: layer.tie for layer in layers if layer.tie is not None}
     credit = Credits([layer.row for layer in layers], tied, savings, quantities)
     if not credit:
-        return _once(layers, asked, credit.least())
+        return _once(layers, asked, credit.table)
+    fixed = {str(limit.quantity): limit.fixed for limit in asked}
+    budgets = {str(limit.quantity): limit.most for limit in asked}
     best = _once(layers, asked, credit.most())
-    tried: list[_Choice] = []
-    for start in (credit.at(best.solved.choice), credit.least()):
-        found = _once(layers, asked, start)
-        for _ in range(TURNS if found.refused is None else 0):
-            then = _once(layers, asked, credit.at(found.solved.choice))
-            if then.solved.value >= found.solved.value:
-                break
-            found = then
-        fixed = {str(limit.quantity): limit.fixed for limit in asked}
-        costs = totals(credit.at(found.solved.choice), found.solved.choice, fixed)
-        tried.append(
-            replace(found, solved=replace(found.solved, costs=costs, bound=best.solved.bound))
-        )
+    starts = (credit.at(best.solved.choice), credit.least())
+    tried = [_once(layers, asked, table) for table in starts]
+    joint = jointly(credit.table, credit.pairs, budgets, fixed)
+    if joint.choice is not None:
+        value = sum(float(e.value[i]) for e, i in zip(credit.table, joint.choice, strict=True))
+        tried.append(_Choice(layers, Solved(joint.choice, {}, value, value, "milp"), None))
+    bound = max(joint.bound, best.solved.bound)
+
+    def told(choice: _Choice) -> _Choice:
+        was = choice.solved
+        costs = totals(credit.at(was.choice), was.choice, fixed)
+        return replace(choice, solved=replace(was, costs=costs, bound=min(bound, was.value)))
 
     def rank(choice: _Choice) -> tuple[float, float]:
         over = max(choice.solved.costs[limit.quantity] / limit.most for limit in asked)
-        return (0.0 if choice.refused is None else over, choice.solved.value)
+        return (max(over, 1.0), choice.solved.value)
 
-    return min(tried, key=rank)
+    return min((told(choice) for choice in tried), key=rank)
 
 
 def _once(
