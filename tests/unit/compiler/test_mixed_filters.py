@@ -171,6 +171,14 @@ def test_columns_are_kept_on_the_step_of_the_device(ready, target, step):
     assert kept == list(range(step, 32, step))
 
 
+@pytest.mark.parametrize(("channels", "count"), [(112, 6), (128, 3), (257, 0)])
+def test_fewer_numbers_of_channels_are_tried_the_longer_they_take(channels, count):
+    head = f"net (float[1, {channels}, 6, 6] x) => (float[1, 2, 4, 4] y)"
+    model = model_of(f"{head} {{ y = Conv (x, W) }}", **drawn(W=(2, channels, 3, 3)))
+    (site,) = find_sites(model)[0]
+    assert len(column_forms(site, 8)) == count
+
+
 def test_filters_compete_with_the_error_and_the_bits_of_their_terms(layers):
     drafted = {
         layer.site.name: [c for c in layer.row.candidates if c.family == "filters"]
