@@ -8,12 +8,14 @@ from pathlib import Path
 
 from ..device_profiles.errors import Postcondition
 from ..device_profiles.profile import DeviceProfile
+from ..passes.forms import ColumnsTerm, FiltersTerm
 from ..passes.half_arithmetic import in_float_arithmetic
 from ..passes.load_memory import too_much
 from ..passes.lowering import Lowering, lowering, runs_dense
 from ..passes.model import Model
 from ..passes.packed import DOMAIN
 from ..passes.plan import Plan
+from ..passes.removal.left import NOTHING_GONE, Left, left_of
 from ..passes.rewrite import compress_weights
 from ..passes.sites import Site
 from .allocation.budget import codes_are_asked
@@ -52,6 +54,7 @@ class Built:
         compiled: file of the compiled model.
         model: the compiled model; None in a dry run.
         fidelity: how close its outputs are.
+        left: the channels that are left of it, where filters went.
         rounded: file of the same model in float32 arithmetic with float16's rounding, where
             `compiled` is in float16.
     """
@@ -62,6 +65,7 @@ class Built:
     compiled: Path = Path()
     model: Model | None = None
     fidelity: Fidelity = NOT_PROVEN
+    left: Left = NOTHING_GONE
     rounded: Path | None = None
 
     @property
@@ -117,6 +121,7 @@ def assembled(
     with clock.stage("rewrite"):
         lowerings = lowered(ready, plan.plan, fitted, profile)
         model = _rewritten(ready, plan.plan, fitted, lowerings)
+        left = _left(ready.model, model, fitted)
         model = as_counted(model, profile, options)
         compiled = work.path / "compiled.onnx"
         write(model, compiled)
@@ -130,7 +135,7 @@ def assembled(
             ready.kind,
             on_sample=lambda done, total: clock.on_event(Event("prove", done, total)),
         )
-    return Built(plan, fitted, lowerings, compiled, model, fidelity)
+    return Built(plan, fitted, lowerings, compiled, model, fidelity, left)
 
 
 def chosen(
@@ -250,6 +255,14 @@ def _rewritten(
     }
     terms = {name: entry.term for name, entry in fitted.items()}
     return compress_weights(ready.model, plan, terms, lowerings, deltas, ready.shapes)
+
+
+def _left(before: Model, after: Model, fitted: Mapping[str, Fitted]) -> Left:
+    """The channels that are left where terms take filters out of the graph."""
+    terms = (entry.term for entry in fitted.values())
+    if not any(isinstance(term, ColumnsTerm | FiltersTerm) for term in terms):
+        return NOTHING_GONE
+    return left_of(before, after)
 
 
 def _weights_once(sites: Sequence[Site]) -> list[int]:

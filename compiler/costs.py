@@ -14,9 +14,10 @@ from ..device_profiles.host import channel_block
 from ..device_profiles.profile import DeviceProfile
 from ..passes.forms import Dense, Form
 from ..passes.forms.codes.int8 import Int8
-from ..passes.fusion import Shapes, fused_kernels, reordered, replacement, uncounted
+from ..passes.fusion import Shapes, alone, fused_kernels, reordered, replacement, uncounted
 from ..passes.model import Model
 from ..passes.plan import Plan
+from ..passes.removal.left import NOTHING_GONE, Left
 from ..passes.sites import Site
 from ..runtime.microbench_cases import RUN
 from .allocation.survey import Survey
@@ -45,6 +46,7 @@ class Costs:
         rounds_apart: whether the runtime rounds what an int8 layer reads, and widens what it
             gives, in launches of their own.
         given: launches of the net as it was given; () where they are the same.
+        left: the channels that are left of the net, where it lost some.
     """
 
     model: CostModel
@@ -55,6 +57,25 @@ class Costs:
     unseen: tuple[str, ...] = ()
     rounds_apart: bool = False
     given: tuple[FusedKernel, ...] = ()
+    left: Left = NOTHING_GONE
+
+    def without(self, left: Left) -> "Costs":
+        """The costs of the same net once channels are gone."""
+        if not left:
+            return self
+        made = {
+            id(kernel): left.before(kernel)
+            if kernel.linear is None and kernel.name in self.by_site
+            else left.launch(kernel)
+            for kernel in self.launches
+        }
+        return replace(
+            self,
+            launches=tuple(made[id(kernel)] for kernel in self.launches),
+            by_site={name: made[id(kernel)] for name, kernel in self.by_site.items()},
+            given=self.given or self.launches,
+            left=left,
+        )
 
     @property
     def reference(self) -> Prediction:
@@ -94,9 +115,13 @@ class Costs:
             return ()
         if form is None or isinstance(form, Dense):
             return (launch,)
-        made = replacement(launch, form.kernels(site.shape, site.geometry))
+        kernels = self.left.kernels(site.name, form.kernels(site.shape, site.geometry))
+        made = replacement(launch, kernels)
         if self.block > 1 and is_blocked(launch, self.block):
             made = reordered(made, self.block)
+        if site.name in self.left.gathered:
+            size = alone(kernels[0]).read
+            made = [FusedKernel("Gather", None, size, size, name=site.name), *made]
         return tuple(made)
 
 
@@ -196,11 +221,20 @@ def timed(surveys: Sequence[Survey], sites: Sequence[Site], costs: Costs) -> lis
     return made
 
 
-def predicted(costs: Costs, sites: Sequence[Site], plan: Plan) -> Predicted:
-    """The latency of the net before and after a plan."""
-    rest = costs.rest
-    after = [costs.of(site, plan.form(site.name)) for site in sites]
-    whole = total([rest, *(part for part in after if part is not None)])
+def predicted(
+    costs: Costs, sites: Sequence[Site], plan: Plan, left: Left = NOTHING_GONE
+) -> Predicted:
+    """The latency of the net before and after a plan.
+
+    Args:
+        costs: of the net before.
+        sites: of the model.
+        plan: form of every site.
+        left: the channels that are left after it.
+    """
+    now = costs.without(left)
+    after = [now.of(site, plan.form(site.name)) for site in sites]
+    whole = total([now.rest, *(part for part in after if part is not None)])
     classes = tuple(sorted({*costs.reference.extrapolated, *whole.extrapolated}))
     return Predicted(
         costs.reference.seconds * 1e3,

@@ -139,7 +139,7 @@ def _compiled(
             target=profile,
             source=source if isinstance(source, Path) else None,
             alternatives=weighed(
-                ready.sites, result.plan.considered, result.plan.plan, found
+                ready.sites, result.plan.considered, result.plan.plan, found, result.left
             ).to_json(),
         )
 
@@ -204,11 +204,20 @@ def _outcome(
     latency = latency or Measured(note="not measured: dry run")
     times = (latency.before, latency.after)
     layers = rows(
-        ready.sites, ready.skipped, plan, result.fitted, times, found, result.lowerings
+        ready.sites,
+        ready.skipped,
+        plan,
+        result.fitted,
+        times,
+        found,
+        result.lowerings,
+        result.left,
     )
     changed = len(plan.plan.changed)
     asked_for_none = options.recipe == "none"
-    before_after = None if found is None else predicted(found, ready.sites, plan.plan)
+    before_after = (
+        None if found is None else predicted(found, ready.sites, plan.plan, result.left)
+    )
     undone = list(plan.undone)
     calibrated = any(entry.error_out is not None for entry in result.fitted.values())
     if changed and not asked_for_none and not calibrated:

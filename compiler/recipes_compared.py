@@ -246,7 +246,7 @@ def _row(
     plan = result.plan
     ms = None
     if found is not None:
-        ms = predicted(found, ready.sites, plan.plan).compressed_ms
+        ms = predicted(found, ready.sites, plan.plan, result.left).compressed_ms
     return replace(
         row,
         reached=plan.budget_used,

@@ -1,13 +1,24 @@
 """Rows: what became of every weight, as layers.csv and the report show it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from ..passes.counts import float_count, layer_counts
-from ..passes.forms import Blocks, Dense, Folded, Form, LowRank, Tucker2, kernel_macs, text
+from ..passes.forms import (
+    Blocks,
+    Dense,
+    Folded,
+    Form,
+    LowRank,
+    Tucker2,
+    kernel_macs,
+    kernel_weights,
+    text,
+)
 from ..passes.lowering import Lowering
 from ..passes.model import Model
+from ..passes.removal.left import NOTHING_GONE, Left
 from ..passes.sites import Site, Skipped
 from .allocation.bits import gained_floats
 from .allocation.planning import Planned
@@ -24,6 +35,7 @@ def rows(
     milliseconds: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
     costs: Costs | None = None,
     lowerings: Mapping[str, Lowering] = MappingProxyType({}),
+    left: Left = NOTHING_GONE,
 ) -> tuple[LayerRow, ...]:
     """One row a weight, sites in graph order, then what was left alone.
 
@@ -37,7 +49,9 @@ def rows(
         milliseconds: site name to time per inference, before and after.
         costs: predicted times, where the target has a cost model.
         lowerings: how each changed site was lowered, and the bytes it takes in the file.
+        left: the channels that are left, where filters went.
     """
+    now = None if costs is None else costs.without(left)
     seen: set[str] = set()
     found: list[LayerRow] = []
     for site in sites:
@@ -45,7 +59,10 @@ def rows(
         row = _row(
             site, planned, fitted.get(site.name), milliseconds, way, site.weight_name in seen
         )
-        found.append(row if costs is None else _predicted(row, site, planned, costs))
+        row = narrower(row, site, planned.plan.form(site.name), left)
+        if costs is not None and now is not None:
+            row = _predicted(row, site, planned, costs, now)
+        found.append(row)
         seen.add(site.weight_name)
     for entry in skipped:
         found.append(_left_alone(entry, entry.weight_name in seen))
@@ -144,8 +161,52 @@ def _bytes(site: Site, way: Lowering | None, is_changed: bool) -> int | None:
     return way.stored_bytes + (dense if site.is_kept else 0)
 
 
-def _predicted(row: LayerRow, site: Site, planned: Planned, costs: Costs) -> LayerRow:
-    before, after = costs.of(site), costs.of(site, planned.plan.form(site.name))
+def narrower(row: LayerRow, site: Site, form: Form, left: Left) -> LayerRow:
+    """The row of a layer that lost filters, or inputs, to a layer around it.
+
+    Every weight that went takes the bits and bytes with it that one takes on average, and its
+    multiply-adds; errors stay those of the whole weight.
+    """
+    whole = form.kernels(site.shape, site.geometry)
+    kernels = left.kernels(site.name, whole)
+    if kernels == whole:
+        return row
+    gone = kernel_weights(whole) - kernel_weights(kernels)
+    before, after = kernel_macs(whole), kernel_macs(kernels)
+    fewer = 0 if before is None or after is None else before - after
+    each = max(row.weights_compressed, 1)
+    counted = gone if row.weights_compressed else 0
+
+    def less(operations: int | None) -> int | None:
+        return None if operations is None else operations - fewer
+
+    size = row.bytes_compressed
+    return replace(
+        row,
+        reason="; ".join([*filter(None, [row.reason]), *_told(site, left, whole[0].inputs)]),
+        weights_compressed=row.weights_compressed - counted,
+        bits_compressed=row.bits_compressed - row.bits_compressed // each * counted,
+        bytes_compressed=None if size is None else size - size // each * counted,
+        macs_compressed=after,
+        adds_compressed=less(row.adds_compressed),
+        mults_compressed=less(row.mults_compressed),
+    )
+
+
+def _told(site: Site, left: Left, inputs: int) -> Iterator[str]:
+    """Which channels went that its form, which reads `inputs`, does not tell of."""
+    stay, of = left.made.get(site.name, (0, 0))
+    if of:
+        yield f"{of - stay} of its {of} filters are gone: nothing reads them"
+    stay, of = left.read.get(site.name, (inputs, inputs))
+    if stay < inputs:
+        yield f"{of - stay} of its {of} inputs are gone"
+
+
+def _predicted(
+    row: LayerRow, site: Site, planned: Planned, costs: Costs, now: Costs
+) -> LayerRow:
+    before, after = costs.of(site), now.of(site, planned.plan.form(site.name))
     if before is None or after is None:
         return row
     return replace(

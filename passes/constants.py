@@ -17,6 +17,23 @@ def constant(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy()
 
 
+def widening(value: ir.Value | None) -> ir.Node | None:
+    """The Cast that makes a value of a stored constant at load; None where it is not one."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Cast" or constant(node.inputs[0]) is None:
+        return None
+    return node
+
+
+def weight(value: ir.Value | None) -> Array | None:
+    """The array of a constant, or of one that is widened when the model is loaded."""
+    wide = widening(value)
+    if wide is None or value is None or value.dtype is None:
+        return constant(value)
+    held = constant(wide.inputs[0])
+    return None if held is None else held.astype(value.dtype.numpy())
+
+
 def is_only_read_by(value: ir.Value, node: ir.Node) -> bool:
     """Whether `node` is the one reader of `value`, and it is no output of a graph."""
     readers = value.uses()

@@ -1,7 +1,7 @@
 """Mixed draft: the candidates of every layer, with their prices, before anything is measured.
 
 Low rank comes from spectra and trains from the energies of their unfoldings, in closed form.
-Codes and sums are fitted. Of factorisations with coded factors one a layer is fitted: what
+Columns, codes and sums are fitted. Of factorisations with coded factors one a layer is: what
 the codes add to the error grows by four a bit and hardly depends on the rank.
 """
 
@@ -31,6 +31,7 @@ from ..costs import Costs
 from ..fitting.fit import metric_of
 from ..fitting.moments import Moments
 from .bits_candidates import MOST_MEASURED, MOST_SUMS, Fit, is_sum, worth_measuring
+from .mixed_filters import Tie, column_forms
 from .mixed_fits import Fits
 from .mixed_forms import NESTED_BITS, coded_forms, corrected_forms, nested, train_with
 from .mixed_row import Candidate, Family, MixedRow, Quantity, dense_candidate
@@ -144,6 +145,7 @@ class Layer:
         fits: of its weight, kept between runs.
         row: the candidates.
         bases: by candidate with coded factors: the error of the dense ones, and the bits.
+        tie: to the layer that makes what it reads, where it may read less.
     """
 
     site: Site
@@ -152,6 +154,7 @@ class Layer:
     bases: Mapping[int, tuple[float, int]] = field(
         default_factory=dict[int, tuple[float, int]]
     )
+    tie: Tie | None = None
 
 
 def drafted(
@@ -161,6 +164,7 @@ def drafted(
     profile: DeviceProfile,
     wanted: Wanted,
     *,
+    tied: Mapping[str, Tie] | None = None,
     jobs: int = 0,
     on_done: Callable[[int, int, str], None] | None = None,
 ) -> list[Layer]:
@@ -172,6 +176,7 @@ def drafted(
         moments: of what the sites read.
         profile: the target.
         wanted: what they are for.
+        tied: layers that may read less, and who makes what they read.
         jobs: threads; 0 takes one a core.
         on_done: told (finished, all, name).
     """
@@ -180,7 +185,8 @@ def drafted(
     def work(entry: Survey) -> Layer:
         users = prices.users(entry.site)
         fits = Fits(lambda: (entry.site.W(), metric_of(users, moments)))
-        layer = _Draft(entry, fits, prices, profile, wanted).layer()
+        tie = (tied or {}).get(entry.site.name)
+        layer = _Draft(entry, fits, prices, profile, wanted, tie).layer()
         fits.release()
         return layer
 
@@ -206,7 +212,9 @@ class _Draft:
         prices: Prices,
         profile: DeviceProfile,
         wanted: Wanted,
+        tie: Tie | None,
     ) -> None:
+        self._tie = tie
         self._entry, self._site, self._fits = entry, entry.site, fits
         self._prices, self._profile, self._wanted = prices, profile, wanted
         # a weight that something else reads too stays in the file: forms come on top of it
@@ -220,7 +228,8 @@ class _Draft:
     def layer(self) -> Layer:
         plain = list(self._factored())
         found = [self._dense, *plain] if self._wanted.is_run else [self._dense]
-        found += self._in_int8(plain)
+        columns = self._columns()
+        found += [*columns, *self._in_int8(plain)]
         if self._wanted.is_stored and not self._kept:
             found += self._coded()
             coded, bases = self._nested(plain)
@@ -229,7 +238,15 @@ class _Draft:
         else:
             bases, at = [], 0
         row = MixedRow(self._site.name, tuple(found), self._site.weights, self._entry.reason)
-        return Layer(self._site, self._fits, row, {at + i: b for i, b in enumerate(bases)})
+        guessed = {at + i: b for i, b in enumerate(bases)}
+        return Layer(self._site, self._fits, row, guessed, self._tie if columns else None)
+
+    def _columns(self) -> list[Candidate]:
+        """Fewer inputs, where the filters that make the others go with them."""
+        if self._tie is None or self._fits.loaded()[1].is_identity:
+            return []  # nothing tells what the others could be predicted from
+        forms = column_forms(self._site, self._profile.lattice.rank)
+        return [self._stored(fit, "filters") for fit in self._fits.of(forms)]
 
     def _factored(self) -> Iterator[Candidate]:
         """Low rank and trains with factors of 16 bits."""

@@ -25,13 +25,15 @@ from ..prepare import Ready
 from .budget import TIME
 from .considered import of_mixed
 from .mixed_draft import Layer, Prices, drafted
+from .mixed_filters import Credits, Savings, ties
 from .mixed_limits import Limit, limits, wanted
 from .mixed_probes import Told, measured
 from .mixed_row import MixedRow, Quantity
 from .planned import Planned
 from .solve import minimise_sum_of
 from .solve_infeasible import BudgetsInfeasible
-from .solve_table import Solved
+from .solve_table import Choices, Solved, totals
+from .solve_tied import jointly
 from .survey import Search, Survey, survey
 
 ROUNDS = 6
@@ -68,7 +70,8 @@ def mixed_plan(
     layers = mixed_layers(ready, moments, costs, profile, options, clock)
     with clock.stage("allocate"):
         asked = limits(ready, [layer.row for layer in layers], options, profile, costs)
-        found = _chosen(layers, asked, is_free=_may_slow(options))
+        savings = Savings({site.name: site for site in ready.sites}, costs)
+        found = _chosen(layers, asked, savings, is_free=_may_slow(options))
         return _planned(ready, found, asked, is_measured=bool(moments))
 
 
@@ -101,13 +104,29 @@ def mixed_layers(
             moments,
             profile,
             wants,
+            tied=ties(ready.model, ready.sites) if moments and wants.is_run else {},
             jobs=options.jobs,
             on_done=_teller(clock, "survey"),
         )
+    layers = _free(layers)
     if moments and ready.fit_feeds:
         with clock.stage("sensitivity", f"{len(layers)} layers"):
             layers = measured(ready, layers, moments, wants, _teller(clock, "sensitivity"))
     return layers
+
+
+def _free(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers; channels that a depthwise layer passes on may go where it stays dense."""
+    bound = {layer.site.name for layer in layers if len(layer.row.candidates) > 1}
+    made: list[Layer] = []
+    for layer in layers:
+        if layer.tie is not None and bound & set(layer.tie.passed):
+            kept = tuple(c for c in layer.row.candidates if c.family != "filters")
+            at = {id(c): i for i, c in enumerate(kept)}
+            bases = {at[id(layer.row.candidates[i])]: b for i, b in layer.bases.items()}
+            layer = replace(layer, row=layer.row.with_candidates(kept), bases=bases, tie=None)
+        made.append(layer)
+    return made
 
 
 def mixed_fitted(
@@ -145,13 +164,15 @@ class _Choice:
     refused: BudgetsInfeasible | None
 
 
-def _chosen(layers: Sequence[Layer], asked: Sequence[Limit], *, is_free: bool) -> _Choice:
+def _chosen(
+    layers: Sequence[Layer], asked: Sequence[Limit], savings: Savings, *, is_free: bool
+) -> _Choice:
     """The choice of least divergence, once everything in it was fitted."""
     made = list(layers)
     if not is_free:
         made = [replace(layer, row=_no_slower(layer.row)) for layer in made]
     for _ in range(ROUNDS):
-        found = _solved(made, asked)
+        found = solved(made, asked, savings)
         guessed = [
             i
             for i, at in enumerate(found.solved.choice)
@@ -162,12 +183,47 @@ def _chosen(layers: Sequence[Layer], asked: Sequence[Limit], *, is_free: bool) -
         for i in guessed:
             made[i] = _refitted(made[i], found.solved.choice[i])
     # what is left to guess is left out: the budget is held by what is known
-    return _solved([replace(layer, row=_known(layer.row)) for layer in made], asked)
+    return solved([replace(layer, row=_known(layer.row)) for layer in made], asked, savings)
 
 
-def _solved(layers: Sequence[Layer], asked: Sequence[Limit]) -> _Choice:
+def solved(layers: Sequence[Layer], asked: Sequence[Limit], savings: Savings) -> _Choice:
+    """The choice of least divergence that the budgets allow.
+
+    Where filters may go, what saves together is chosen together (`jointly`). Beside that,
+    where it is cut short, stand the choices by credits: of what is saved for sure, and of what
+    is saved with the makers of the choice that would be best if all saved the most they can.
+    """
     quantities: list[Quantity] = [limit.quantity for limit in asked]
-    table = [layer.row.choices(quantities) for layer in layers]
+    tied = {layer.site.name: layer.tie for layer in layers if layer.tie is not None}
+    credit = Credits([layer.row for layer in layers], tied, savings, quantities)
+    if not credit:
+        return _once(layers, asked, credit.table)
+    fixed = {str(limit.quantity): limit.fixed for limit in asked}
+    budgets = {str(limit.quantity): limit.most for limit in asked}
+    best = _once(layers, asked, credit.most())
+    starts = (credit.at(best.solved.choice), credit.least())
+    tried = [_once(layers, asked, table) for table in starts]
+    joint = jointly(credit.table, credit.pairs, budgets, fixed)
+    if joint.choice is not None:
+        value = sum(float(e.value[i]) for e, i in zip(credit.table, joint.choice, strict=True))
+        tried.append(_Choice(layers, Solved(joint.choice, {}, value, value, "milp"), None))
+    bound = max(joint.bound, best.solved.bound)
+
+    def told(choice: _Choice) -> _Choice:
+        was = choice.solved
+        costs = totals(credit.at(was.choice), was.choice, fixed)
+        return replace(choice, solved=replace(was, costs=costs, bound=min(bound, was.value)))
+
+    def rank(choice: _Choice) -> tuple[float, float]:
+        over = max(choice.solved.costs[limit.quantity] / limit.most for limit in asked)
+        return (max(over, 1.0), choice.solved.value)
+
+    return min((told(choice) for choice in tried), key=rank)
+
+
+def _once(
+    layers: Sequence[Layer], asked: Sequence[Limit], table: Sequence[Choices]
+) -> _Choice:
     budgets = {str(limit.quantity): limit.most for limit in asked}
     fixed = {str(limit.quantity): limit.fixed for limit in asked}
     try:

@@ -19,9 +19,13 @@ from ..samples.inputs import Feeds
 from .mixed_draft import Layer, Wanted
 from .mixed_row import Candidate, Family, MixedRow, Vector
 
-PROBES: Mapping[Family, int] = {"low-rank": 6, "train": 3, "nested": 3, "int8": 2}
+PROBES: Mapping[Family, int] = {
+    "low-rank": 6, "train": 3, "filters": 3, "nested": 3, "int8": 2,
+}  # fmt: skip
 """Candidates of a layer that are measured, by family; of codes and sums all are."""
-OF_MANY: Mapping[Family, int] = {"low-rank": 4, "train": 2, "nested": 3, "int8": 2}
+OF_MANY: Mapping[Family, int] = {
+    "low-rank": 4, "train": 2, "filters": 2, "nested": 3, "int8": 2,
+}  # fmt: skip
 """The same where two budgets let all families compete."""
 EFFORT = 5e11
 """Multiply-adds that measuring may take; fewer samples are run where it would be more."""

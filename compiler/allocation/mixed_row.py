@@ -15,7 +15,9 @@ from .solve_table import Choices
 
 Vector = npt.NDArray[np.float64]
 
-Family = Literal["dense", "low-rank", "train", "codes", "sum", "nested", "int8"]
+Family = Literal[
+    "dense", "low-rank", "train", "filters", "codes", "sum", "nested", "int8"
+]  # fmt: skip
 """Kinds of forms; candidates of one kind lose the model's outputs in the same way."""
 Quantity = Literal["bits", "macs", "seconds"]
 """What a budget may count."""

@@ -88,7 +88,7 @@ def fractions(result: Built, sources: Sources) -> dict[str, tuple[float, float]]
         if counted is not None and counted[0]:
             used["macs"] = (counted[1] / counted[0], options.macs)
     if found is not None and (options.latency is not None or options.speedup is not None):
-        told = predicted(found, ready.sites, result.plan.plan)
+        told = predicted(found, ready.sites, result.plan.plan, result.left)
         part = told.compressed_ms / told.reference_ms
         if options.latency is not None:
             used["latency"] = (part, options.latency / told.reference_ms)

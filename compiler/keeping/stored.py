@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ...passes.forms import ColumnsTerm, FiltersTerm
+from ...passes.removal.left import NOTHING_GONE
 from ..build import Built
 from ..options import CompileOptions
 from ..outcome import LayerRow
@@ -40,6 +42,7 @@ def layer_rows(ready: Ready, result: Built) -> tuple[LayerRow, ...]:
         result.plan,
         result.fitted,
         lowerings=result.lowerings,
+        left=result.left,
     )
 
 
@@ -53,8 +56,15 @@ def stored(ready: Ready, result: Built, options: CompileOptions) -> Stored:
     parameters = sum(row.weights_reference for row in layers) + others
     kept = [FLOAT_BITS * options.size] if options.size is not None else []
     kept += [options.bits] if options.bits is not None else []
+    whole = layer_rows(ready, replace(result, left=NOTHING_GONE)) if result.left else layers
+    pairs = zip(whole, layers, strict=True)
+    gone = sum(before.bits_compressed - after.bits_compressed for before, after in pairs)
+    more = {row.name: float(row.bits_reference - row.bits_compressed) for row in layers}
+    for name, entry in result.fitted.items():
+        if isinstance(entry.term, ColumnsTerm | FiltersTerm):  # all filters may come back
+            more[name] += gone
     return Stored(
         rest + sum(row.bits_compressed for row in layers),
-        {row.name: float(row.bits_reference - row.bits_compressed) for row in layers},
+        more,
         min(kept) * parameters if kept else math.inf,
     )

@@ -14,6 +14,7 @@ from ... import __version__
 from ...device_profiles.cost.parts import Parts, parts, summed
 from ...passes.forms import Form, kernel_macs, text
 from ...passes.plan import Plan
+from ...passes.removal.left import NOTHING_GONE, Left
 from ...passes.sites import Site
 from ..allocation.alternatives import MOST, Alternative, Considered, Counted, Rule
 from ..costs import Costs
@@ -98,7 +99,11 @@ class Weighed(Strict):
 
 
 def weighed(
-    sites: Sequence[Site], considered: Considered | None, plan: Plan, costs: Costs | None
+    sites: Sequence[Site],
+    considered: Considered | None,
+    plan: Plan,
+    costs: Costs | None,
+    left: Left = NOTHING_GONE,
 ) -> Weighed:
     """What is written down of a choice.
 
@@ -107,7 +112,9 @@ def weighed(
         considered: what the allocation weighed; None where nothing was chosen.
         plan: as it ended, after everything that went back.
         costs: predicted times, where the target has a cost model.
+        left: the channels that are left after the plan.
     """
+    now = None if costs is None else costs.without(left)
     by_name = {site.name: site for site in sites}
     known = {entry.site: entry for entry in considered.sites} if considered else {}
     layers: list[Layer] = []
@@ -129,7 +136,7 @@ def weighed(
                 if found is None
                 else tuple(_priced(c, users, costs) for c in found.candidates),
                 reference=_time(users, None, costs),
-                compressed=_time(users, plan.form(site.name), costs),
+                compressed=_time(users, plan.form(site.name), now),
             )
         )
     choice = None
@@ -141,7 +148,7 @@ def weighed(
             bound=finite(considered.bound),
         )
     return Weighed(
-        schema=1, nncc=__version__, choice=choice, rest=_rest(costs), layers=tuple(layers)
+        schema=1, nncc=__version__, choice=choice, rest=_rest(now), layers=tuple(layers)
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import constant
+from ..constants import weight
 from .flow import Flow, Gone, Mask, Read
 from .layers import carrier
 
@@ -57,7 +57,7 @@ def _unneeded(flow: Flow) -> Gone:
 
 def _read_columns(read: Read) -> Mask:
     """Which channels a layer has weights for that are not all zero."""
-    W = constant(read.node.inputs[1])
+    W = weight(read.node.inputs[1])
     assert W is not None, "a layer that reads has a weight"
     if read.groups > 1:
         by_group = W.reshape(read.groups, -1, *W.shape[1:])

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..constants import Array, constant, new_initialiser
+from ..constants import Array, constant, is_only_read_by, new_initialiser, widening
 
 Mask = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
@@ -164,8 +164,20 @@ class Flow:
 def put(
     graph: ir.Graph, node: ir.Node, at: int, array: Array, like: ir.Value | None = None
 ) -> None:
-    """Another constant for one input of a node, for this node alone."""
+    """Another constant for one input of a node, for this node alone.
+
+    What is stored in 16 bits and widened at load stays so where 16 bits hold it.
+    """
     old = node.inputs[at] if len(node.inputs) > at else None
+    wide = widening(old)
+    if wide is not None and old is not None and is_only_read_by(old, node):
+        held = wide.inputs[0]
+        assert held is not None and held.dtype is not None, "a Cast reads something"
+        with np.errstate(over="ignore"):
+            narrow = np.asarray(array).astype(held.dtype.numpy())
+        if np.array_equal(narrow.astype(array.dtype), array):
+            put(graph, wide, 0, narrow)
+            return
     model = old if like is None else like
     assert model is not None, "a new input is like another"
     name = f"{model.name}.bias" if old is None else str(old.name)

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from ..constants import Array, constant
+from ..constants import Array, constant, weight
 from .flow import (
     Channels,
     Doubles,
@@ -19,7 +19,7 @@ from .flow import (
 
 def linear(flow: Flow, node: ir.Node) -> None:
     """A layer with a constant weight: it reads channels, and makes others."""
-    x, W = node.inputs[0], constant(node.inputs[1])
+    x, W = node.inputs[0], weight(node.inputs[1])
     if W is None:
         for value in node.inputs[:2]:
             flow.hold(value, f"it is read by {node.op_type} {node.name!r} without a weight")
@@ -154,7 +154,7 @@ def _refuse(flow: Flow, node: ir.Node, W: Array) -> None:
 def without_columns(flow: Flow, read: Read, gone: Mask) -> None:
     """A layer that no longer reads some channels; what they gave it stays."""
     node, found = read.node, flow.channels[read.value]
-    W = constant(node.inputs[1])
+    W = weight(node.inputs[1])
     assert W is not None, "it was constant when the graph was followed"
     values = np.where(found.constant, found.values, 0.0).reshape(read.groups, -1)
     out = gone.reshape(read.groups, -1)
@@ -196,7 +196,7 @@ def _add_to_bias(flow: Flow, node: ir.Node, added: Doubles) -> None:
 def without_rows(flow: Flow, made: Made, gone: Mask) -> None:
     """A layer that no longer makes some channels."""
     node = made.node
-    W = constant(node.inputs[1])
+    W = weight(node.inputs[1])
     assert W is not None, "it was constant when the graph was followed"
     put(flow.graph, node, 1, np.compress(~gone, W, axis=made.axis))
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None

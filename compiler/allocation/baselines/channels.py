@@ -44,11 +44,13 @@ class Channels:
         groups: what can go.
         made: set of every filter, by name of the site.
         read: set of every input (channel, or feature of a product), by name of the site.
+        given: set of every channel that a node gives, by name of the node.
     """
 
     groups: tuple[Group, ...]
     made: Mapping[str, Places]
     read: Mapping[str, Places]
+    given: Mapping[str, Places]
 
     def filters(self, site: str, sets: Collection[int]) -> Places:
         """The filters of a site that are in some sets."""
@@ -118,7 +120,10 @@ def channels_of(model: Model, sites: Sequence[Site]) -> Channels:
         if site.name not in made and value in starts and site.shape[0] > 1:
             made[site.name] = labels(value)
     needed = {int(at) for sets in read.values() for at in sets}
-    return Channels(_grouped(makers, held, needed), made, read)
+    given = {
+        node.name or "": labels(node.outputs[0]) for node in graph if node.outputs[0] in starts
+    }
+    return Channels(_grouped(makers, held, needed), made, read, given)
 
 
 def _labels(flow: Flow, starts: Mapping[ir.Value, int], count: int) -> Places:

@@ -411,6 +411,29 @@ def test_filters_that_kept_columns_do_not_read_are_gone():
     assert_same(zeroed, small, {"x": drawn(1, 3, 8, 8)})
 
 
+def test_filters_that_are_stored_in_16_bits_go_and_the_others_stay_so():
+    """Factors of a layer before, as a file for ONNX Runtime holds them."""
+    W = drawn(40, 16, 3, 3).astype(np.float16).astype(np.float32)
+    model = graph(
+        """(float[1, 8, 10, 10] x) => (float[1, 4, 6, 6] z)
+        { a = Conv(x, A) y = Conv(a, W) r = Relu(y) z = Conv(r, V) }""",
+        A=drawn(16, 8, 1, 1),
+        W=W,
+        V=drawn(4, 40, 3, 3),
+    )
+    plan = Plan({"y": LowRank(j=8), "z": Columns(keep=12)})
+    sites = {site.name: site for site in find_sites(model)[0]}
+    terms = {name: plan.form(name).compress(sites[name].W()) for name in plan.changed}
+    stored = {name: Lowering("executed", unfolds=True) for name in terms}
+    small = compress_weights(model, plan, terms, stored)
+    whole = compress_weights(model, plan, terms)
+    assert [n.op_type for n in small.graph_model.graph].count("Gather") == 0
+    held = small.graph_model.graph.initializers
+    u = next(value for name, value in held.items() if "y/u" in name)
+    assert (u.dtype, tuple(u.shape)) == (ir.DataType.FLOAT16, (12, 8, 1, 1))
+    assert_same(whole, small, {"x": drawn(1, 8, 10, 10)})
+
+
 def test_a_factored_reader_reads_less():
     model = graph(
         CHAIN.replace("PADS", "[1, 1, 1, 1]"),
