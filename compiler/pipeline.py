@@ -26,7 +26,7 @@ from .clock import Clock
 from .costs import Costs, costs, predicted, timed
 from .engines import Engines, engines
 from .events import Event, Listener, silent
-from .keeping.keep import kept
+from .keeping.aim import aimed
 from .keeping.restore import Sources
 from .measure import Measured
 from .options import CompileOptions
@@ -113,12 +113,17 @@ def _compiled(
     if options.dry_run:
         plan = chosen(ready, surveys, seen, found, profile, begun, work, clock, SAFE_ERRORS[0])
         return artifacts.planned(_outcome(ready, Built(plan), profile, options, clock, found))
+
+    def bolder(more: CompileOptions, folder: Work) -> Built:
+        return _built(replace(sources, options=more, work=folder))
+
     search = searched(sources, judge) if judge is not None and judge.is_gate else None
     if search is None:
         result = _built(sources)
     else:
         result, sources = search.built, replace(sources, options=search.options)
-    result, latency = kept(result, sources)
+    again = bolder if search is None else None
+    result, latency = aimed(result, sources, options, again)
     assert result.model is not None, "a model was built"
     quality, gate = (None, None) if judge is None else concluded(judge, search, result)
     with clock.stage("engine"):
