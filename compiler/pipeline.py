@@ -38,6 +38,7 @@ from .quality.judge import judge_of
 from .quality.levels import first_asked
 from .quality.metric import metric_asked
 from .rows import other_bits, other_floats, rows
+from .slower import predicted_slower
 from .work import Work, open_work
 from .writing import artifact as artifacts
 from .writing.alternatives import weighed
@@ -237,6 +238,8 @@ def _outcome(
     if made.failed and code == 0:
         code = 6
     told = (result.model or ready.model).warnings
+    slower = predicted_slower(found, ready.sites, plan.plan, profile, options)
+    slower = slower if latency.paired is None else ()  # the clock knows better
     others = other_floats(ready.model, layers)
     with_delta = {n for n, entry in result.fitted.items() if entry.bias_delta is not None}
     rebiased = [site for site in ready.sites if site.name in with_delta]
@@ -265,6 +268,7 @@ def _outcome(
         warnings=(
             *told,
             *stored_dense(result.lowerings),
+            *slower,
             *result.fidelity.warnings,
             *made.warnings,
             *((made.note,) if made.failed else ()),
