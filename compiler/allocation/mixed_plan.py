@@ -22,6 +22,7 @@ from ..fitting.moments import Moments
 from ..fitting.ranks_fit import nearest_fit
 from ..options import CompileOptions
 from ..prepare import Ready
+from .alternatives import Taken
 from .budget import TIME
 from .considered import of_mixed
 from .mixed_draft import Layer, Prices, drafted
@@ -228,6 +229,14 @@ def _planned(
     if found.refused is not None:
         undone = (*undone, _nearest(found.refused, asked, used))
     plan = Plan(ordered)
+    considered = of_mixed(
+        [layer.row for layer in found.layers],
+        found.solved.choice,
+        [limit.quantity for limit in asked],
+        is_measured=is_measured,
+    )
+    taken = zip(asked, used, strict=True)
+    budgets = tuple(Taken(limit.text, limit.share, part) for limit, part in taken)
     return Planned(
         plan,
         reasons,
@@ -236,12 +245,7 @@ def _planned(
         found.refused is None,
         used[0] if len(used) == 1 else None,
         undone,
-        considered=of_mixed(
-            [layer.row for layer in found.layers],
-            found.solved.choice,
-            [limit.quantity for limit in asked],
-            is_measured=is_measured,
-        ),
+        considered=replace(considered, budgets=budgets),
         gap=None if found.refused is not None else found.solved.gap,
         both_used=tuple(used) if len(used) > 1 else (),
     )
