@@ -12,7 +12,7 @@ import onnx
 
 from ..device_profiles.profile import DeviceProfile
 from ..device_profiles.registry import load
-from .allocation.budget import budget, check_budget, is_asked
+from .allocation.budget import budget, check_budget, is_asked, is_baseline, reads_samples
 from .allocation.planning import (
     SAFE_ERRORS,
     is_cautious,
@@ -214,9 +214,10 @@ def _outcome(
     asked_for_none = options.recipe == "none"
     undone = list(plan.undone)
     calibrated = any(entry.error_out is not None for entry in result.fitted.values())
+    calibrated = calibrated or (reads_samples(options) and bool(ready.fit_feeds))
     if changed and not asked_for_none and not calibrated:
         undone.append(
-            "fits to what the layers see: without --calib the weights alone are fitted, so "
+            f"fits to what the layers see: {_blind(options)} the weights alone are fitted, so "
             "judge the task's own quality before use"
         )
     if gate is not None and gate.reason:
@@ -281,6 +282,13 @@ def _outcome(
         quality=quality,
         gate=gate,
     )
+
+
+def _blind(options: CompileOptions) -> str:
+    """Why no fit saw an input."""
+    if options.calib is not None and is_baseline(options):
+        return f"by --recipe {options.recipe}, as it was published,"
+    return "without --calib"
 
 
 def _bytes(path: Path) -> int:

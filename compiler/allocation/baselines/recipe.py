@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ....device_profiles.errors import UsageError
 from ....passes.forms import Dense, Folded, Form
 from ....passes.geometry import fold, scheme_axes
 from ....passes.plan import Plan
@@ -21,7 +20,6 @@ from . import alds, cepd
 from .energies import Energies, energies_of
 from .filters import Pruned, by_norm, by_sensitivity
 from .knob import Rows, rows_of
-from .names import BASELINES
 from .pca import product_of_energies
 from .ranks import constant_energy, constant_ratio, joint_cost
 
@@ -41,17 +39,8 @@ def baseline_plan(
         moments: of what the sites read.
         options: with `recipe`, and `size` or `macs`.
         clock: hears every step.
-
-    Raises:
-        UsageError: the method needs samples and none were given.
     """
     name = options.recipe
-    if BASELINES[name].needs_samples and not moments:
-        raise UsageError(
-            "looks at what the layers read, and no samples were given",
-            where=f"--recipe {name}",
-            hint="add --calib FILE.npz",
-        )
     quantity, budget, fixed, whole = _asked(ready, options)
     text = f"{quantity} <= {getattr(options, quantity):g}"
     if name in ("ft", "pfp"):
