@@ -12,7 +12,7 @@ import onnx
 
 from ..device_profiles.profile import DeviceProfile
 from ..device_profiles.registry import load
-from .allocation.budget import budget, check_budget, is_asked, is_baseline, reads_samples
+from .allocation.budget import budget, check_budget, is_asked, reads_samples
 from .allocation.planning import (
     SAFE_ERRORS,
     is_cautious,
@@ -286,9 +286,7 @@ def _outcome(
 
 def _blind(options: CompileOptions) -> str:
     """Why no fit saw an input."""
-    if options.calib is not None and is_baseline(options):
-        return f"by --recipe {options.recipe}, as it was published,"
-    return "without --calib"
+    return "without --calib" if options.calib is None else "as its recipe was published"
 
 
 def _bytes(path: Path) -> int:

@@ -17,9 +17,7 @@ from ...passes.plan import Plan
 from ..clock import Clock
 from ..costs import Costs
 from ..events import Event
-from ..fitting.fit import Fitted, fit
 from ..fitting.moments import Moments
-from ..fitting.ranks_fit import nearest_fit
 from ..options import CompileOptions
 from ..prepare import Ready
 from .alternatives import Taken
@@ -109,20 +107,6 @@ def mixed_layers(
         with clock.stage("sensitivity", f"{len(layers)} layers"):
             layers = measured(ready, layers, moments, wants, _teller(clock, "sensitivity"))
     return layers
-
-
-def mixed_fitted(
-    ready: Ready,
-    plan: Plan,
-    moments: Mapping[str, Moments],
-    options: CompileOptions,
-    clock: Clock,
-) -> Mapping[str, Fitted]:
-    """The terms of such a plan: each layer alone or behind those before it, as is nearer."""
-    with clock.stage("fit", f"{len(plan.changed)} layers"):
-        if moments:
-            return nearest_fit(ready, plan, moments, clock, jobs=options.jobs)
-        return fit(ready.sites, plan, jobs=options.jobs, on_done=_teller(clock, "fit"))
 
 
 def _teller(clock: Clock, stage: str) -> Told:
