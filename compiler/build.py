@@ -21,14 +21,13 @@ from ..passes.sites import Site
 from .allocation.budget import codes_are_asked
 from .allocation.planned import Planned
 from .allocation.planning import planned
-from .allocation.recipes import as_counted, recipe_fits, recipe_plan
+from .allocation.recipes import as_stored, fits_in_its_way, recipe_plan, with_way
 from .allocation.survey import Survey, are_measured
 from .clock import Clock
 from .costs import Costs
 from .events import Event
-from .fitting.fit import Fitted, fit
+from .fitting.fit import Fitted
 from .fitting.moments import Moments, collect
-from .fitting.ranks_fit import nearest_fit
 from .half import halved, wants_half
 from .int8 import in_int8
 from .options import CompileOptions
@@ -104,7 +103,7 @@ def built(
 ) -> Built:
     """Plan, fit, lower, rewrite and prove, once."""
     plan = chosen(ready, surveys, moments, found, profile, options, work, clock, safe_error)
-    fitted = fits_of(ready, plan.plan, surveys, moments, options, clock)
+    fitted = fits_in_its_way(ready, plan.plan, moments, options, clock)
     return assembled(ready, plan, fitted, profile, options, work, clock)
 
 
@@ -122,7 +121,7 @@ def assembled(
         lowerings = lowered(ready, plan.plan, fitted, profile)
         model = _rewritten(ready, plan.plan, fitted, lowerings)
         left = _left(ready.model, model, fitted)
-        model = as_counted(model, profile, options)
+        model = as_stored(model, plan.plan, profile)
         compiled = work.path / "compiled.onnx"
         write(model, compiled)
     model = in_int8(model, compiled, plan.plan, ready.fit_feeds, profile, options, clock).model
@@ -151,34 +150,13 @@ def chosen(
 ) -> Planned:
     """The form of every layer: by a recipe of its own, or by allocation."""
     if codes_are_asked(options):
-        return recipe_plan(ready, moments, found, profile, options, work.path, clock)
-    with clock.stage("allocate"):
-        return planned(
-            ready.sites, ready.skipped, surveys, profile, options, safe_error, found
-        )
-
-
-def fits_of(
-    ready: Ready,
-    plan: Plan,
-    surveys: Sequence[Survey],
-    moments: Mapping[str, Moments],
-    options: CompileOptions,
-    clock: Clock,
-) -> Mapping[str, Fitted]:
-    """The terms of a plan, in the way that its recipe fits."""
-    if codes_are_asked(options):
-        return recipe_fits(ready, plan, moments, options, clock)
-    with clock.stage("fit", f"{len(plan.changed)} layers"):
-        if are_measured(surveys):
-            return nearest_fit(ready, plan, moments, clock, jobs=options.jobs)
-        return fit(
-            ready.sites,
-            plan,
-            moments,
-            jobs=options.jobs,
-            on_done=lambda done, total, name: clock.on_event(Event("fit", done, total, name)),
-        )
+        made = recipe_plan(ready, moments, found, profile, options, work.path, clock)
+    else:
+        with clock.stage("allocate"):
+            made = planned(
+                ready.sites, ready.skipped, surveys, profile, options, safe_error, found
+            )
+    return with_way(made, profile, options, is_measured=are_measured(surveys))
 
 
 def lowered(

@@ -134,7 +134,8 @@ class CompileOptions(BaseModel):
     )
     time_budget: Seconds | None = Field(
         default=None,
-        description="End the gate's search after this long, e.g. 30m, with the best so far.",
+        description="Begin no further model after this long, e.g. 30m: of a gate's search, or "
+        "of tries for a time that the clock missed.",
     )
     objective: Objective = Field(
         default="operator", description="Layer error whose maximum is minimised."

@@ -184,7 +184,7 @@ class Outcome:
 
     Args:
         model_name, model_sha256, target, recipe: what was asked.
-        calibrated: whether the *fit* used calibration inputs.
+        calibrated: whether the fit, or the choice of what goes, used calibration inputs.
         layers: one row per weight considered, in graph order.
         reference_bytes, compressed_bytes: ONNX file sizes, external data included.
         nodes_reference, nodes_compressed: node counts, subgraphs included.

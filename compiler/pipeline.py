@@ -12,7 +12,7 @@ import onnx
 
 from ..device_profiles.profile import DeviceProfile
 from ..device_profiles.registry import load
-from .allocation.budget import budget, check_budget, is_asked
+from .allocation.budget import budget, check_budget, is_asked, reads_samples
 from .allocation.planning import (
     SAFE_ERRORS,
     has_time_budget,
@@ -27,7 +27,7 @@ from .clock import Clock
 from .costs import Costs, costs, predicted, timed
 from .engines import Engines, engines
 from .events import Event, Listener, silent
-from .keeping.keep import kept
+from .keeping.aim import aimed
 from .keeping.restore import Sources
 from .measure import Measured
 from .options import CompileOptions
@@ -39,6 +39,7 @@ from .quality.judge import judge_of
 from .quality.levels import first_asked
 from .quality.metric import metric_asked
 from .rows import other_bits, other_floats, rows
+from .slower import predicted_slower
 from .work import Work, open_work
 from .writing import artifact as artifacts
 from .writing.alternatives import weighed
@@ -114,12 +115,17 @@ def _compiled(
     if options.dry_run:
         plan = chosen(ready, surveys, seen, found, profile, begun, work, clock, SAFE_ERRORS[0])
         return artifacts.planned(_outcome(ready, Built(plan), profile, options, clock, found))
+
+    def bolder(more: CompileOptions, folder: Work) -> Built:
+        return _built(replace(sources, options=more, work=folder))
+
     search = searched(sources, judge) if judge is not None and judge.is_gate else None
     if search is None:
         result = _built(sources)
     else:
         result, sources = search.built, replace(sources, options=search.options)
-    result, latency = kept(result, sources)
+    again = bolder if search is None else None
+    result, latency = aimed(result, sources, options, again)
     assert result.model is not None, "a model was built"
     quality, gate = (None, None) if judge is None else concluded(judge, search, result)
     with clock.stage("engine"):
@@ -220,9 +226,10 @@ def _outcome(
     )
     undone = list(plan.undone)
     calibrated = any(entry.error_out is not None for entry in result.fitted.values())
+    calibrated = calibrated or (reads_samples(options) and bool(ready.fit_feeds))
     if changed and not asked_for_none and not calibrated:
         undone.append(
-            "fits to what the layers see: without --calib the weights alone are fitted, so "
+            f"fits to what the layers see: {_blind(options)} the weights alone are fitted, so "
             "judge the task's own quality before use"
         )
     if gate is not None and gate.reason:
@@ -246,6 +253,8 @@ def _outcome(
     if made.failed and code == 0:
         code = 6
     told = (result.model or ready.model).warnings
+    slower = predicted_slower(found, ready.sites, plan.plan, profile, options)
+    slower = slower if latency.paired is None else ()  # the clock knows better
     others = other_floats(ready.model, layers)
     with_delta = {n for n, entry in result.fitted.items() if entry.bias_delta is not None}
     rebiased = [site for site in ready.sites if site.name in with_delta]
@@ -274,6 +283,7 @@ def _outcome(
         warnings=(
             *told,
             *stored_dense(result.lowerings),
+            *slower,
             *result.fidelity.warnings,
             *made.warnings,
             *((made.note,) if made.failed else ()),
@@ -286,6 +296,11 @@ def _outcome(
         quality=quality,
         gate=gate,
     )
+
+
+def _blind(options: CompileOptions) -> str:
+    """Why no fit saw an input."""
+    return "without --calib" if options.calib is None else "as its recipe was published"
 
 
 def _bytes(path: Path) -> int:

@@ -3,15 +3,18 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import cast
+from typing import Literal, cast, get_args
 
 from ..device_profiles.errors import PlanError
 from .forms import Dense, Form, Json, from_json, text, to_json
 from .sites import Site
 
+Fit = Literal["apart", "in turn", "nearest", "weights"]
+"""How terms are fitted where inputs are known: every layer on its own; each behind those
+before it; whichever of the two leaves the outputs nearer; or all to their weights alone."""
 MOST_LAYERS = 100_000
 MOST_PATTERNS = 1000
 MOST_LETTERS = 1000
@@ -46,10 +49,14 @@ class Plan:
     Args:
         forms: site name to form.
         patterns: forms of the sites that `forms` does not name; the first that matches counts.
+        fit: how its terms are fitted.
+        halves: whether the other floats, biases and norms, are stored in float16.
     """
 
     forms: Mapping[str, Form]
     patterns: tuple[Pattern, ...] = ()
+    fit: Fit = "apart"
+    halves: bool = False
 
     def form(self, site: str) -> Form:
         """The form of a site."""
@@ -68,6 +75,10 @@ class Plan:
             data["patterns"] = [
                 {"match": p.match, "form": to_json(p.form)} for p in self.patterns
             ]
+        if self.fit != "apart":
+            data["fit"] = self.fit
+        if self.halves:
+            data["halves"] = True
         return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
     def checked(self, sites: Iterable[Site]) -> "Plan":
@@ -132,7 +143,8 @@ class Plan:
                     forms.setdefault(other, forms[site.name])
         ordered = [site.name for site in sites if site.name in forms]
         unknown = [name for name in self.forms if name not in set(ordered)]
-        return Plan({name: forms[name] for name in (*ordered, *unknown)}), reasons
+        named = {name: forms[name] for name in (*ordered, *unknown)}
+        return replace(self, forms=named, patterns=()), reasons
 
     def _check_pattern(
         self,
@@ -192,10 +204,12 @@ def loads(text: str, *, where: str = "plan") -> Plan:
         raise PlanError(f"not JSON: {error}", where=where) from error
     if not isinstance(data, dict) or data.get("schema") != 1:
         raise PlanError('expected {"schema": 1, "layers": {…}}', where=where)
-    unknown = sorted(data.keys() - {"schema", "layers", "patterns"})
+    unknown = sorted(data.keys() - {"schema", "layers", "patterns", "fit", "halves"})
     if unknown:
         raise PlanError(
-            f"a plan has no {unknown[0]!r}", where=where, hint="it has layers and patterns"
+            f"a plan has no {unknown[0]!r}",
+            where=where,
+            hint="it has layers, patterns, fit, halves",
         )
     layers = data.get("layers", {} if "patterns" in data else None)
     if not isinstance(layers, dict):
@@ -206,7 +220,22 @@ def loads(text: str, *, where: str = "plan") -> Plan:
         name: from_json(form, where=f"{where}: layer {name!r}")
         for name, form in layers.items()
     }
-    return Plan(forms, _patterns(data.get("patterns", []), where))
+    halves = data.get("halves", False)
+    if not isinstance(halves, bool):
+        raise PlanError('expected "halves" to be true or false', where=where)
+    return Plan(
+        forms, _patterns(data.get("patterns", []), where), _fit(data.get("fit"), where), halves
+    )
+
+
+def _fit(data: Json, where: str) -> Fit:
+    if data is None:
+        return "apart"
+    found = next((way for way in get_args(Fit) if way == data), None)
+    if found is None:
+        known = ", ".join(map(repr, get_args(Fit)))
+        raise PlanError(f"there is no fit {str(data)[:80]!r}", where=where, hint=known)
+    return cast(Fit, found)
 
 
 def _once(where: str, pairs: list[tuple[str, Json]]) -> dict[str, Json]:

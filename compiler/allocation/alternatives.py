@@ -67,6 +67,21 @@ class Alternatives:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """A budget, and what was taken of it, in shares of what the original has.
+
+    Args:
+        text: for people, e.g. "size <= 0.25".
+        most: what may be left.
+        used: what is.
+    """
+
+    text: str
+    most: float
+    used: float
+
+
+@dataclass(frozen=True)
 class Considered:
     """Everything that an allocation weighed.
 
@@ -76,6 +91,7 @@ class Considered:
         quantities: what the budgets count.
         sites: by weight, in graph order.
         bound: that no layer's error may exceed, of rule "threshold".
+        budgets: each of several, in the order of `quantities`.
     """
 
     rule: Rule
@@ -83,6 +99,7 @@ class Considered:
     quantities: tuple[Counted, ...]
     sites: tuple[Alternatives, ...]
     bound: float | None = None
+    budgets: tuple[Taken, ...] = ()
 
 
 def alternatives(

@@ -89,12 +89,17 @@ def is_baseline(options: CompileOptions) -> bool:
     return options.recipe in BASELINES and not is_given(options)
 
 
+def reads_samples(options: CompileOptions) -> bool:
+    """Whether a published method chooses by what it sees in calibration inputs."""
+    return is_baseline(options) and BASELINES[options.recipe].needs_samples
+
+
 def check_budget(options: CompileOptions) -> None:
     """Refuses budgets that contradict each other or the rest, before any work.
 
     Raises:
-        UsageError: two budgets, a budget without compression, compression without one, or a
-            budget that the recipe cannot meet.
+        UsageError: two budgets, a budget without compression, compression without one, a
+            budget that the recipe cannot meet, or no samples for one that looks at them.
         BadExpression: a --form that cannot be read.
     """
     asked = budgets_asked(options)
@@ -117,6 +122,7 @@ def check_budget(options: CompileOptions) -> None:
     elif options.recipe not in ("auto", "none", "int8"):
         is_gated = options.max_drop is not None or options.min_agreement is not None
         _check_recipe(options.recipe, asked, is_gated=is_gated)
+        _check_samples(options)
 
 
 def _check_pair(options: CompileOptions, asked: Sequence[str]) -> None:
@@ -171,6 +177,16 @@ def _check_recipe(recipe: str, asked: Sequence[str], *, is_gated: bool) -> None:
             f"cannot be held to --{asked[0]}: {why}",
             where=f"--recipe {recipe}",
             hint=f"{hint} instead",
+        )
+
+
+def _check_samples(options: CompileOptions) -> None:
+    """What looks at inputs has to be given some."""
+    if reads_samples(options) and options.calib is None:
+        raise UsageError(
+            "looks at what the layers read, and no samples were given",
+            where=f"--recipe {options.recipe}",
+            hint="add --calib FILE.npz, or --calib package.module:function",
         )
 
 

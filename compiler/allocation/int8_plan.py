@@ -1,6 +1,7 @@
 """Int8 plans: the layers that a target runs in int8, said by a person or all of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...device_profiles.errors import PlanError, UsageError
 from ...device_profiles.profile import DeviceProfile
@@ -66,7 +67,7 @@ def where_int8_runs(
         )
     check_calibrated(options)
     forms = {name: form for name, form in plan.forms.items() if name not in refused}
-    return Plan(forms), refused
+    return replace(plan, forms=forms), refused
 
 
 def check_calibrated(options: CompileOptions) -> None:

@@ -17,11 +17,10 @@ from ...passes.plan import Plan
 from ..clock import Clock
 from ..costs import Costs
 from ..events import Event
-from ..fitting.fit import Fitted, fit
 from ..fitting.moments import Moments
-from ..fitting.ranks_fit import nearest_fit
 from ..options import CompileOptions
 from ..prepare import Ready
+from .alternatives import Taken
 from .budget import TIME
 from .considered import of_mixed
 from .mixed_draft import Layer, Prices, drafted
@@ -127,20 +126,6 @@ def _free(layers: Sequence[Layer]) -> list[Layer]:
             layer = replace(layer, row=layer.row.with_candidates(kept), bases=bases, tie=None)
         made.append(layer)
     return made
-
-
-def mixed_fitted(
-    ready: Ready,
-    plan: Plan,
-    moments: Mapping[str, Moments],
-    options: CompileOptions,
-    clock: Clock,
-) -> Mapping[str, Fitted]:
-    """The terms of such a plan: each layer alone or behind those before it, as is nearer."""
-    with clock.stage("fit", f"{len(plan.changed)} layers"):
-        if moments:
-            return nearest_fit(ready, plan, moments, clock, jobs=options.jobs)
-        return fit(ready.sites, plan, jobs=options.jobs, on_done=_teller(clock, "fit"))
 
 
 def _teller(clock: Clock, stage: str) -> Told:
@@ -284,6 +269,14 @@ def _planned(
     if found.refused is not None:
         undone = (*undone, _nearest(found.refused, asked, used))
     plan = Plan(ordered)
+    considered = of_mixed(
+        [layer.row for layer in found.layers],
+        found.solved.choice,
+        [limit.quantity for limit in asked],
+        is_measured=is_measured,
+    )
+    taken = zip(asked, used, strict=True)
+    budgets = tuple(Taken(limit.text, limit.share, part) for limit, part in taken)
     return Planned(
         plan,
         reasons,
@@ -292,12 +285,7 @@ def _planned(
         found.refused is None,
         used[0] if len(used) == 1 else None,
         undone,
-        considered=of_mixed(
-            [layer.row for layer in found.layers],
-            found.solved.choice,
-            [limit.quantity for limit in asked],
-            is_measured=is_measured,
-        ),
+        considered=replace(considered, budgets=budgets),
         gap=None if found.refused is not None else found.solved.gap,
         both_used=tuple(used) if len(used) > 1 else (),
     )

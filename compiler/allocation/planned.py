@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from ...passes.plan import Plan
 from .alternatives import Considered
 
+OF_THE_BUDGET = ("the budget", "the rest of the budget")
+"""How that begins which a plan left undone of what it was asked for."""
+
 
 @dataclass(frozen=True)
 class Planned:

@@ -83,12 +83,22 @@ def show_layer(found: "Explanation", story: "LayerStory", out: "Console") -> Non
     say(out, f"why: {story.why}")
     for text, step in (("next cheaper", story.cheaper), ("next better", story.better)):
         if step is not None:
-            say(out, f"{text}: {_step(step)}")
+            say(out, f"{text}{_of(found)}: {_step(step)}")
     for text in story.bounds:
         say(out, f"limit: {text}")
     layer = found.held.layer(row)
     if layer is not None and layer.candidates:
         _candidates(layer, story, out)
+
+
+def _of(found: "Explanation") -> str:
+    """Of two budgets, what the one counts that binds."""
+    from ..explaining.margins import WORDS
+
+    choice = None if found.held.weighed is None else found.held.weighed.choice
+    if choice is None or len(choice.quantities) < 2:
+        return ""
+    return f" in {WORDS[choice.binding]}, which binds"
 
 
 def _candidates(layer: "Layer", story: "LayerStory", out: "Console") -> None:

@@ -209,10 +209,10 @@ def _too_dear(step: Step | None, net: _Net) -> str:
     """How much more a dense layer would lose for a saving than the others do."""
     if step is None or net.choice is None:
         return ""
-    counted = WORDS[net.choice.quantities[0]] if net.choice.quantities else "bits"
+    counted = WORDS[net.choice.binding]
     told = f"its first step, {step.end.form}, would add {step.value:.3g}"
     told += " of divergence" if step.end.divergence is not None else " of error"
-    before = cost_of(step.start, net.choice.quantities[0]) if net.choice.quantities else None
+    before = cost_of(step.start, net.choice.binding)
     if before:
         told += f" for {percent(-step.cost / before)} of its {counted}"
     best = net.margins.saving

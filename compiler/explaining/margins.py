@@ -57,8 +57,11 @@ def cost_of(candidate: Candidate, counted: Counted) -> float | None:
 
 
 def steps(layer: Layer, choice: Choice, start: Candidate) -> Iterator[Step]:
-    """From a candidate of a layer to every other that costs more or less of the budget."""
-    counted = choice.quantities[0] if choice.quantities else "bits"
+    """From a candidate of a layer to every other that costs more or less of the budget.
+
+    Of two budgets that which binds.
+    """
+    counted = choice.binding
     here = cost_of(start, counted)
     if here is None:
         return
@@ -97,9 +100,12 @@ class Margins:
 
 
 def margins(weighed: Weighed) -> Margins:
-    """The margins of a net whose sum of divergences was minimised under one budget."""
+    """The margins of a net whose sum of divergences was minimised under a budget.
+
+    Of two budgets prices are in units of the one that binds, as steps are.
+    """
     choice = weighed.choice
-    if choice is None or choice.rule != "sum" or len(choice.quantities) != 1:
+    if choice is None or choice.rule != "sum" or not choice.quantities:
         return Margins(None, None)
     saving: list[Step] = []
     gaining: list[Step] = []

@@ -1,25 +1,29 @@
 """The whole net, explained: what was asked, what came of it, its price and its limits."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from ...device_profiles.errors import UsageError
+from ..allocation.alternatives import Counted
 from ..outcome import Outcome
-from ..writing.alternatives import Candidate, Choice
+from ..writing.alternatives import Budget, Candidate, Choice
 from ..writing.metrics import finite
 from ..writing.verdict import verdict
 from .held import Held, held
 from .layers import LayerStory, split, stories
 from .limits import Limits, limits
-from .margins import WORDS, Margins, Step, margins
+from .margins import WORDS, Margins, Step, cost_of, margins
 from .phrases import factor, listed, milliseconds, percent, plural
 
 MOST = 4
 """Kinds of time that are named one by one."""
 _HALF = 0.5
+_SLACK = 1e-9
+_BINDS = 0.005
+"""Share of a budget below which what is left of it buys nothing."""
 _LEAST = 0.005
 _TOLD = 1.01
 """Share of the time below which a kind is not named."""
@@ -116,6 +120,26 @@ def _asked(e: Explanation) -> Iterator[str]:
         yield e.held.note or "nothing was chosen: every form was said, or none was asked"
         return
     yield f"how it was chosen: {_rule(choice, o)}"
+    if len(choice.budgets) > 1:
+        least = min(budget.left for budget in choice.budgets)
+        yield f"budgets: {', '.join(_left_of(budget, least) for budget in choice.budgets)}"
+
+
+def _left_of(budget: Budget, least: float) -> str:
+    """Whether a budget binds, and what is left of it.
+
+    Args:
+        budget: one of several.
+        least: what is left of the one of which least is.
+
+    Example:
+        >>> _left_of(Budget(text="size <= 0.25", most=0.25, used=0.2), least=0.01)
+        'size <= 0.25 does not bind (20 % of it is left)'
+    """
+    if budget.left < -_SLACK:
+        return f"{budget.text} is not held ({percent(-budget.left)} too much)"
+    word = "binds" if budget.left <= max(least, _BINDS) else "does not bind"
+    return f"{budget.text} {word} ({percent(max(budget.left, 0.0))} of it is left)"
 
 
 def _rule(choice: Choice, o: Outcome) -> str:
@@ -147,21 +171,18 @@ def _price(e: Explanation) -> Iterator[str]:
     weighed = e.held.weighed
     if weighed is None or weighed.choice is None or not weighed.choice.quantities:
         return
-    counted = weighed.choice.quantities[0]
-    whole = {
-        "macs": e.held.artifact.metrics.ops.macs_reference,
-        "latency": e.held.artifact.metrics.latency.predicted_ms.reference,
-    }.get(counted, e.held.artifact.metrics.size.reference_bits)
+    choice = weighed.choice
+    first = choice.binding
+    counts: list[Counted] = [first, *(c for c in choice.quantities if c != first)]
     for text, step in (
         ("the next saving", e.margins.saving),
         ("the next gain", e.margins.gaining),
     ):
-        if step is None or not whole:
+        if step is None or not (told := _costs(step, counts, e)):
             continue
         yield (
             f"{text} is best in {step.layer}, {step.start.form} to {step.end.form}: "
-            f"{step.value:+.3g} of divergence for {100 * step.cost / whole:+.2g} % of the "
-            f"net's {WORDS[counted]}"
+            f"{step.value:+.3g} of divergence for {told}"
         )
     spent = [
         s for s in e.layers if s.divergence_share is not None and s.row.status == "changed"
@@ -178,6 +199,23 @@ def _price(e: Explanation) -> Iterator[str]:
             f"sensitivity: {percent(total)} of the divergence is in "
             f"{plural(len(names), 'layer')} of {len(spent)} that changed: {listed(names)}"
         )
+
+
+def _costs(step: Step, counts: Sequence[Counted], e: Explanation) -> str:
+    """What a step saves or takes of everything that has a budget, in shares of the net's."""
+    held = e.held.artifact.metrics
+    words: list[str] = []
+    for counted in counts:
+        whole = {
+            "macs": held.ops.macs_reference,
+            "latency": held.latency.predicted_ms.reference,
+        }.get(counted, held.size.reference_bits)
+        before, after = cost_of(step.start, counted), cost_of(step.end, counted)
+        if whole and before is not None and after is not None:
+            words.append(
+                f"{100 * (after - before) / whole:+.2g} % of the net's {WORDS[counted]}"
+            )
+    return " and ".join(words)
 
 
 def _time(e: Explanation) -> Iterator[str]:

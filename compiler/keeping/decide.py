@@ -137,3 +137,8 @@ def whole(paired: Paired) -> Whole:
     if high < 1 or paired.speedup < NOT_SLOWER:
         return "slower"
     return "shown" if low >= NOT_SLOWER else "open"
+
+
+def reaches(paired: Paired, asked: float) -> bool:
+    """Whether a speed-up counts as reached: its interval is not wholly below the asked one."""
+    return paired.speedup_ci[1] >= asked

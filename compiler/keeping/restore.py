@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from ...device_profiles.profile import DeviceProfile
 from ...passes.forms import Dense, text
 from ...passes.plan import Plan
+from ..allocation.recipes import fits_in_its_way
 from ..allocation.survey import Survey
-from ..build import Built, assembled, fits_of
+from ..build import Built, assembled
 from ..clock import Clock
 from ..costs import Costs
 from ..fitting.fit import Fitted
@@ -27,7 +28,7 @@ class Sources:
 
     Args:
         ready: the original with its sites and samples.
-        surveys: candidates of every site; they say how fits are made.
+        surveys: candidates of every site.
         moments: of what the sites read.
         found: predicted times, where the target has a cost model.
         profile: the target.
@@ -64,12 +65,11 @@ def restored(result: Built, trials: Sequence[Trial], why: str, sources: Sources)
         for trial in trials
         for name in trial.sites
     }
-    plan = Plan(
-        {
-            name: Dense() if name in reasons else form
-            for name, form in result.plan.plan.forms.items()
-        }
-    )
+    forms = {
+        name: Dense() if name in reasons else form
+        for name, form in result.plan.plan.forms.items()
+    }
+    plan = replace(result.plan.plan, forms=forms)
     planned = replace(
         result.plan,
         plan=plan,
@@ -86,9 +86,8 @@ def restored(result: Built, trials: Sequence[Trial], why: str, sources: Sources)
     is_near = made.fidelity.sqnr_db >= result.fidelity.sqnr_db - NEARER_DB
     if is_near or not fitted or not sources.ready.fit_feeds:
         return made
-    refitted = fits_of(
-        sources.ready, plan, sources.surveys, sources.moments, sources.options, sources.clock
-    )
+    s = sources
+    refitted = fits_in_its_way(s.ready, plan, s.moments, s.options, s.clock)
     again = built(refitted)
     # the same file holds the last that was built
     return again if again.fidelity.sqnr_db > made.fidelity.sqnr_db else built(fitted)

@@ -104,7 +104,7 @@ def check_gate(options: CompileOptions) -> None:
 
     Raises:
         UsageError: --max-drop or --lower-is-better without --metric, or --time-budget without
-            anything to search for.
+            anything to search for: no gate, and no time that tries could be made for.
     """
     for name in ("max_drop", "lower_is_better"):
         if getattr(options, name) not in (None, False) and options.metric is None:
@@ -113,11 +113,12 @@ def check_gate(options: CompileOptions) -> None:
                 where=f"--{name.replace('_', '-')}",
                 hint="add --metric package.module:function, or use --min-agreement",
             )
-    if options.time_budget is not None and gate_of(options) is None:
+    is_timed = options.speedup is not None or options.latency is not None
+    if options.time_budget is not None and gate_of(options) is None and not is_timed:
         raise UsageError(
             "there is no search that it could end",
             where="--time-budget",
-            hint="add --max-drop or --min-agreement",
+            hint="add --max-drop, --min-agreement, or --speedup or --latency of this machine",
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..allocation.budget import is_given
+from ..allocation.planned import OF_THE_BUDGET
 from ..build import Built
 from ..keeping.restore import Sources
 from ..options import CompileOptions
@@ -13,7 +14,6 @@ from .levels import has_budget, range_of, resolution
 from .search import Found, Trial, fewest_restored, held_to_budget, tightest
 from .trials import Trials, options_at
 
-OF_THE_BUDGET = ("the budget", "the rest of the budget")
 STEP = 1 / 16
 """Halvings between the last level that passes and the first that does not: four percent."""
 

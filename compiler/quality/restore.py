@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...passes.forms import Dense, Form, kernel_macs
-from ...passes.plan import Plan
 from ...passes.sites import Site, Skipped
 from ..allocation.planned import Planned
 from ..allocation.survey import Survey
@@ -110,7 +109,7 @@ def plan_without(planned: Planned, sites: Sequence[Site], dense: Collection[str]
         name: Dense() if name in names else form for name, form in planned.plan.forms.items()
     }
     reasons = {**planned.reasons, **dict.fromkeys(sorted(names), REASON)}
-    return replace(planned, plan=Plan(forms), reasons=reasons)
+    return replace(planned, plan=replace(planned.plan, forms=forms), reasons=reasons)
 
 
 def by_harm(

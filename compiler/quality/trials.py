@@ -11,7 +11,8 @@ from ... import __version__
 from ..allocation.budget import codes_are_asked, is_given
 from ..allocation.planned import Planned
 from ..allocation.planning import SAFE_ERRORS
-from ..build import NOT_PROVEN, Built, assembled, chosen, fits_of, in_half
+from ..allocation.recipes import fits_in_its_way
+from ..build import NOT_PROVEN, Built, assembled, chosen, in_half
 from ..clock import Clock
 from ..events import Event
 from ..keeping.restore import Sources
@@ -65,7 +66,7 @@ def built_at(sources: Sources, level: float, plan: Planned, clock: Clock) -> Bui
     """The model of a plan, as the target is given it."""
     options = options_at(sources, level)
     ready, profile, work = sources.ready, sources.profile, sources.work
-    fitted = fits_of(ready, plan.plan, sources.surveys, sources.moments, options, clock)
+    fitted = fits_in_its_way(ready, plan.plan, sources.moments, options, clock)
     made = assembled(ready, plan, fitted, profile, options, work, clock)
     return in_half(ready, made, profile, work, clock)
 

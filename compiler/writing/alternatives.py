@@ -75,6 +75,19 @@ class Rest(Strict):
     time: Time
 
 
+class Budget(Strict):
+    """A budget, and what the choice took of it, in shares of what the original has."""
+
+    text: Text
+    most: Amount
+    used: Amount
+
+    @property
+    def left(self) -> float:
+        """What is left of it, as a share of it; negative where it is not held."""
+        return 1 - self.used / self.most if self.most > 0 else 0.0
+
+
 class Choice(Strict):
     """How the forms were chosen."""
 
@@ -82,6 +95,18 @@ class Choice(Strict):
     error: Text
     quantities: tuple[Counted, ...] = Field(max_length=4)
     bound: Amount | None
+    budgets: tuple[Budget, ...] = Field(
+        default=(), max_length=4, description="Each of several, as quantities are."
+    )
+
+    @property
+    def binding(self) -> Counted:
+        """What the budget counts of which least is left."""
+        pairs = list(zip(self.budgets, self.quantities, strict=False))
+        least = min(pairs, key=lambda pair: pair[0].left, default=None)
+        if least is not None:
+            return least[1]
+        return self.quantities[0] if self.quantities else "bits"
 
 
 class Weighed(Strict):
@@ -146,6 +171,9 @@ def weighed(
             error=considered.error,
             quantities=considered.quantities,
             bound=finite(considered.bound),
+            budgets=tuple(
+                Budget(text=b.text, most=b.most, used=b.used) for b in considered.budgets
+            ),
         )
     return Weighed(
         schema=1, nncc=__version__, choice=choice, rest=_rest(now), layers=tuple(layers)

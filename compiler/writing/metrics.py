@@ -138,7 +138,9 @@ class Metrics(Strict):
     nncc: str = Field(description="Version that wrote this file.")
     model: ModelId
     target: str
-    calibrated: bool = Field(description="Whether the fit used calibration inputs.")
+    calibrated: bool = Field(
+        description="Whether the fit, or the choice of what goes, used calibration inputs."
+    )
     layers: LayerCounts
     size: Size
     ops: Ops

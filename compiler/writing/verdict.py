@@ -27,7 +27,7 @@ def verdict(outcome: Outcome) -> tuple[bool, str]:
     gate = outcome.gate
     if code:
         meaning = MEANING.get(code, "failed")
-        if gate is not None and code == BUDGET_NOT_MET:
+        if gate is not None and code == BUDGET_NOT_MET and (gate.reason or not gate.is_met):
             meaning = gate.reason or f"{gate.text} does not hold: {gate.said}"
         return False, f"FAIL: {meaning} (exit code {code})"
     done = f"changed {outcome.changed} of {len(outcome.layers)} layers"

@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nncc
 from models import ref_model, wheel_model
 from nncc.compiler.commands.cli import main
 
+LENET = ref_model("lenet300")
 VGGS = ref_model("vggs")
 CONV = "/f/f.10/Conv"  # 32 filters of 32 x 3 x 3
 LOW_RANK = {"form": "lowrank", "j": 16}
@@ -40,6 +42,55 @@ def test_an_earlier_plan_repeats_the_compile_byte_for_byte(tmp_path, name, targe
     manifest = json.loads((again.folder / "manifest.json").read_text())
     assert manifest["decisions"]["recipe"] == "plan"
     assert manifest["inputs"]["plan"]["name"] == "plan.json"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calib") / "x.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, x=rng.random((8, 1, 28, 28), dtype=np.float32))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "fit"),
+    [
+        ({"recipe": "low-rank", "macs": 0.5}, "nearest"),
+        ({"recipe": "svd", "macs": 0.6}, "weights"),
+    ],
+)
+def test_with_the_same_samples_a_plan_repeats_a_calibrated_compile(
+    tmp_path, images, asked, fit
+):
+    """The plan says how terms are fitted; more recipes: tests/bench/test_repeated_plans.py."""
+    more = {"calib": str(images), "force": True}
+    first = nncc.compile(LENET, "x86-cpu", output=tmp_path / "a", **asked, **more)
+    plan = first.folder / "plan.json"
+    assert json.loads(plan.read_text()).get("fit", "apart") == fit
+    again = nncc.compile(LENET, "x86-cpu", output=tmp_path / "b", plan=plan, **more)
+    for file in ("model.onnx", "plan.json"):
+        assert (again.folder / file).read_bytes() == (first.folder / file).read_bytes()
+    assert again.outcome.calibrated == first.outcome.calibrated == (fit != "weights")
+
+
+def test_a_plan_of_codes_repeats_without_samples_too(tmp_path):
+    first = nncc.compile(LENET, "x86-cpu", output=tmp_path / "a", recipe="quantize", bits=3)
+    plan = first.folder / "plan.json"
+    assert json.loads(plan.read_text())["halves"] is True
+    again = nncc.compile(LENET, "x86-cpu", output=tmp_path / "b", plan=plan)
+    assert again.model.read_bytes() == first.model.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"fit": "loosely"}, "'loosely'"), ({"fit": 3}, "'3'"), ({"halves": "yes"}, "halves")],
+)
+def test_an_unknown_way_to_fit_is_one_line_and_code_2(tmp_path, capsys, more, said):
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"schema": 1, "layers": {CONV: LOW_RANK}, **more}))
+    assert compiled(tmp_path, plan, "-q") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_a_plan_that_names_few_layers_leaves_the_others_dense(tmp_path):

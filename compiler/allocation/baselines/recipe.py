@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ....device_profiles.errors import UsageError
 from ....passes.forms import Dense, Folded, Form
 from ....passes.geometry import fold, scheme_axes
 from ....passes.plan import Plan
 from ....passes.sites import Site, skipped_weights
 from ...clock import Clock
 from ...events import Event
-from ...fitting.fit import Fitted, fit, metric_of
+from ...fitting.fit import Fitted, metric_of
 from ...fitting.moments import Moments
 from ...options import CompileOptions
 from ...prepare import Ready
@@ -21,7 +20,6 @@ from . import alds, cepd
 from .energies import Energies, energies_of
 from .filters import Pruned, by_norm, by_sensitivity
 from .knob import Rows, rows_of
-from .names import BASELINES
 from .pca import product_of_energies
 from .ranks import constant_energy, constant_ratio, joint_cost
 
@@ -41,17 +39,8 @@ def baseline_plan(
         moments: of what the sites read.
         options: with `recipe`, and `size` or `macs`.
         clock: hears every step.
-
-    Raises:
-        UsageError: the method needs samples and none were given.
     """
     name = options.recipe
-    if BASELINES[name].needs_samples and not moments:
-        raise UsageError(
-            "looks at what the layers read, and no samples were given",
-            where=f"--recipe {name}",
-            hint="add --calib FILE.npz",
-        )
     quantity, budget, fixed, whole = _asked(ready, options)
     text = f"{quantity} <= {getattr(options, quantity):g}"
     if name in ("ft", "pfp"):
@@ -75,30 +64,14 @@ def baseline_plan(
     return _planned(ready.sites, plan, fixed + spent, budget, whole, text)
 
 
-def baseline_fits(
-    ready: Ready,
-    plan: Plan,
-    moments: Mapping[str, Moments],
-    options: CompileOptions,
-    clock: Clock,
+def pruned_fits(
+    ready: Ready, plan: Plan, options: CompileOptions, clock: Clock
 ) -> Mapping[str, Fitted]:
-    """The terms of a baseline's plan: nearest to the weights, as published.
-
-    PCA's are nearest to the responses, and its biases take over their mean.
-    """
-    seen = moments if options.recipe == "pca" else dict[str, Moments]()
+    """The terms of FT and PFP: the filters that stay, as they were."""
     with clock.stage("fit", f"{len(plan.changed)} layers"):
-        if options.recipe in ("ft", "pfp"):
-            found = _pruned(ready, options, *_asked(ready, options)[:3])
-            changed = set(plan.changed)
-            return {n: entry for n, entry in found.fitted.items() if n in changed}
-        return fit(
-            ready.sites,
-            plan,
-            seen,
-            jobs=options.jobs,
-            on_done=lambda done, total, name: clock.on_event(Event("fit", done, total, name)),
-        )
+        found = _pruned(ready, options, *_asked(ready, options)[:3])
+        changed = set(plan.changed)
+        return {n: entry for n, entry in found.fitted.items() if n in changed}
 
 
 def _asked(ready: Ready, options: CompileOptions) -> tuple[Quantity, float, float, float]:

@@ -1,4 +1,5 @@
 import itertools
+import json
 import tempfile
 from pathlib import Path
 from typing import get_args
@@ -21,6 +22,7 @@ from nncc.compiler.allocation.baselines.ranks import (
 )
 from nncc.compiler.allocation.budget import check_budget
 from nncc.compiler.allocation.survey import Search, survey
+from nncc.compiler.commands.cli import main
 from nncc.compiler.options import CompileOptions, Recipe
 from nncc.compiler.reading.ingest import ingest
 from nncc.compiler.recipes_compared import DEFAULT, compared
@@ -351,6 +353,31 @@ def test_every_baseline_is_a_recipe():
 def test_a_baseline_is_held_to_weights_or_multiplications_alone(name, flag):
     with pytest.raises(UsageError, match=f"cannot be held to --{flag}"):
         check_budget(CompileOptions(recipe=name, **{flag: 3}))
+
+
+@pytest.mark.parametrize("name", ["pca", "pfp"])
+def test_a_baseline_that_needs_samples_is_refused_before_any_work(name, tmp_path, capsys):
+    words = ["compile", str(tmp_path / "not-even-there.onnx"), "-t", "raspberry-pi-5"]
+    assert main([*words, "--recipe", name, "--macs", "0.5", "-o", str(tmp_path / "b")]) == 2
+    said = capsys.readouterr().err
+    assert f"--recipe {name}" in said and "--calib FILE.npz" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "is_seen"), [("pfp", True), ("pca", True), ("ft", False)])
+def test_what_looks_at_samples_is_not_called_uncalibrated(name, is_seen, tmp_path, capsys):
+    """PFP chooses by what it sees, PCA fits to it; FT looks at weights alone, as published."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", x=rng.random((24, 1, 28, 28), dtype=np.float32))
+    words = ["compile", str(ref_model("lenet5")), "-t", "raspberry-pi-5", "--macs", "0.6"]
+    more = ["--calib", str(tmp_path / "x.npz"), "-o", str(tmp_path / "b")]
+    assert main([*words, "--recipe", name, *more]) == 0
+    shown = capsys.readouterr().out
+    assert ("UNCALIBRATED" not in shown) == is_seen
+    assert ("left undone: fits" not in shown) == is_seen
+    assert "without --calib" not in shown
+    written = json.loads((tmp_path / "b" / "metrics.json").read_text())
+    assert written["calibrated"] == is_seen
 
 
 def test_a_baseline_that_needs_samples_says_so():

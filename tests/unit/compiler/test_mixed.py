@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 import nncc
 from nncc.compiler.allocation.bits import all_in
 from nncc.compiler.allocation.mixed_limits import limits, wanted
-from nncc.compiler.allocation.mixed_plan import mixed_fitted, mixed_layers, mixed_plan
+from nncc.compiler.allocation.mixed_plan import mixed_layers, mixed_plan
 from nncc.compiler.allocation.mixed_row import Candidate, MixedRow, dense_candidate
 from nncc.compiler.allocation.solve import minimise_sum_of
 from nncc.compiler.build import moments_of
 from nncc.compiler.clock import Clock
 from nncc.compiler.costs import costs
 from nncc.compiler.fitting.fit import metric_of
+from nncc.compiler.fitting.ranks_fit import nearest_fit
 from nncc.compiler.options import CompileOptions
 from nncc.compiler.prepare import prepared
 from nncc.compiler.work import Work
@@ -138,7 +139,7 @@ def test_what_folds_at_load_costs_the_time_of_the_dense_layer(layers):
 def test_two_budgets_are_held_by_what_is_stored_and_run(ready, moments, found, options):
     planned = mixed_plan(ready, moments, found, TARGET, options, Clock())
     assert planned.budget_met
-    fitted = mixed_fitted(ready, planned.plan, moments, options, Clock())
+    fitted = nearest_fit(ready, planned.plan, moments, Clock())
     terms = {name: entry.term for name, entry in fitted.items()}
     halves = half_floats(store_halves(ready.model))
     assert all_in(ready.model, ready.sites, terms, halves) <= 32 * options.size

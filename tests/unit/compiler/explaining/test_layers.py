@@ -7,7 +7,7 @@ from nncc.compiler.explaining.layers import split, stories
 from nncc.compiler.explaining.limits import limits
 from nncc.compiler.explaining.margins import margins
 from nncc.compiler.explaining.net import Explanation
-from nncc.compiler.writing.alternatives import Time
+from nncc.compiler.writing.alternatives import Budget, Time
 from nncc.device_profiles.errors import UsageError
 
 A = layer(
@@ -83,6 +83,54 @@ def test_the_margins_are_the_cheapest_saving_and_the_best_gain():
     assert (found.saving.layer, found.saving.end.form) == ("a", "lowrank(j=4)")
     assert (found.gaining.layer, found.gaining.end.form) == ("a", "lowrank(j=12)")
     assert found.gaining.price <= found.saving.price  # the budget's price lies between
+
+
+def two(stored: float, time: float):
+    """Budgets of size and time, with what is taken of both, on layers that trade them."""
+    cheap = layer(
+        "a",
+        candidate("dense", 0.0, 100, 4.0),
+        candidate("lowrank(j=8)", 0.2, 50, 2.0),
+        candidate("lowrank(j=4)", 0.5, 25, 1.0),
+        candidate("quantize(k=4)", 0.3, 10, 2.5),
+        chosen=1,
+    )
+    found = weighed(cheap, C)
+    assert found.choice is not None
+    budgets = (
+        Budget(text="size <= 0.25", most=0.25, used=stored),
+        Budget(text="predicted speed-up >= 2 x", most=0.5, used=time),
+    )
+    more = {"quantities": ("bits", "latency"), "budgets": budgets}
+    found = found.model_copy(update={"choice": found.choice.model_copy(update=more)})
+    said = "size <= 0.25 (reached 0.2), predicted speed-up >= 2 x (reached 2 x)"
+    return explanation(found, ROWS[0], ROWS[2], budget=said, calibrated=True)
+
+
+def test_of_two_budgets_it_names_which_binds_and_what_each_still_has():
+    lines = two(stored=0.2, time=0.4999).lines
+    (said,) = [line for line in lines if line.startswith("budgets: ")]
+    assert "size <= 0.25 does not bind (20 % of it is left)" in said
+    assert "predicted speed-up >= 2 x binds (0.02 % of it is left)" in said
+
+
+def test_the_next_saving_is_of_the_budget_that_binds_and_tells_the_other():
+    """In time only the thinner product saves; in bits codes do, for less."""
+    in_time, in_bits = two(0.2, 0.5), two(0.25, 0.4)
+    assert in_time.margins.saving is not None and in_bits.margins.saving is not None
+    assert in_time.margins.saving.end.form == "lowrank(j=4)"
+    assert in_bits.margins.saving.end.form == "quantize(k=4)"
+    (said,) = [x for x in in_time.lines if x.startswith("the next saving")]
+    first, other = said.split(" of divergence for ")[1].split(" and ")
+    assert first.endswith("% of the net's predicted time") and first.startswith("-")
+    assert other.endswith("% of the net's bits") and other.startswith("-")
+    (said,) = [x for x in in_bits.lines if x.startswith("the next saving")]
+    assert "% of the net's bits and +" in said  # codes save bits, and take time
+
+
+def test_of_what_is_not_held_it_says_by_how_much():
+    (said,) = [x for x in two(0.3, 0.5).lines if x.startswith("budgets: ")]
+    assert "size <= 0.25 is not held (20 % too much)" in said
 
 
 def test_what_takes_most_of_a_time_is_said_to_bound_it():
