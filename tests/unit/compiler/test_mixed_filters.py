@@ -17,8 +17,9 @@ from nncc.compiler.allocation.mixed_limits import limits
 from nncc.compiler.allocation.mixed_plan import mixed_layers, mixed_plan, solved
 from nncc.compiler.allocation.mixed_row import Candidate, MixedRow, dense_candidate
 from nncc.compiler.allocation.planned import Planned
+from nncc.compiler.allocation.recipes import fits_in_its_way
 from nncc.compiler.allocation.solve_table import totals
-from nncc.compiler.build import assembled, fits_of, moments_of
+from nncc.compiler.build import assembled, moments_of
 from nncc.compiler.clock import Clock
 from nncc.compiler.costs import costs, predicted
 from nncc.compiler.keeping.stored import layer_rows, stored
@@ -323,7 +324,7 @@ def built(ready, moments, options, work):
             "Conv_0": LowRank(8),
         }
     )
-    fitted = fits_of(ready, plan, [], moments, options, Clock())
+    fitted = fits_in_its_way(ready, plan, moments, options, Clock())
     return assembled(ready, Planned(plan, {}), fitted, PI, options, work, Clock())
 
 
@@ -366,7 +367,7 @@ def test_a_layer_that_goes_back_brings_its_filters_back(ready, built, options, w
 def test_a_budget_is_held_by_the_graph_that_filters_left(ready, moments, found, options, work):
     planned = mixed_plan(ready, moments, found, PI, options, Clock())
     assert planned.budget_met
-    fitted = fits_of(ready, planned.plan, [], moments, options, Clock())
+    fitted = fits_in_its_way(ready, planned.plan, moments, options, Clock())
     done = assembled(ready, planned, fitted, PI, options, work, Clock())
     _, macs = counted(done.model)
     assert macs <= options.macs * sum(site.macs for site in ready.sites)
