@@ -56,11 +56,11 @@ class Net:
 
 
 NETS = (
-    Net("pp-ocr-rec", "pp_ocr_rec", 400, (1.3, 1.5), 0.007, 1.5, ("x:1x3x48x320",)),
+    Net("pp-ocr-rec", "pp_ocr_rec", 400, (1.3, 1.5, 2.0), 0.007, 1.5, ("x:1x3x48x320",)),
     Net("pp-ocr-cls", "pp_ocr_cls", 400, (1.03, 1.1), 0.005),
     Net("magika", "magika", 300, (2.0, 2.3), 0.010, 2.0),
-    Net("vggs", "fashion", 5000, (1.6, 2.0), 0.010, 2.0),
-    Net("lenet5", "fashion", 5000, (2.0, 2.5), 0.010, 2.0),
+    Net("vggs", "fashion", 5000, (1.6, 1.68, 1.74, 1.8), 0.010, 2.0),
+    Net("lenet5", "fashion", 5000, (2.0, 2.2, 2.4), 0.010, 2.0),
     Net("lenet300", "fashion", 5000, (1.5, 2.0), 0.010),
     Net("silero-vad", "silero_vad", 16, (1.1, 1.3), 0.005),
     Net("mtcnn-rnet", "rnet", 100, (1.1, 1.3), 0.005),
