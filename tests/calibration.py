@@ -52,8 +52,17 @@ def pp_ocr_cls() -> Iterator[Feeds]:
 
 def fashion() -> Iterator[Feeds]:
     """FashionMNIST test images behind the ones that are judged."""
+    yield from _images(SAMPLES)
+
+
+def fashion_512() -> Iterator[Feeds]:
+    """The same, as many as a small net is quick to look at."""
+    yield from _images(512)
+
+
+def _images(count: int) -> Iterator[Feeds]:
     images, _ = fashion_mnist(5000)
-    for image in images[:SAMPLES]:
+    for image in images[:count]:
         yield {"x": image[None]}
 
 

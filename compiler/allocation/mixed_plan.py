@@ -8,16 +8,18 @@ replaced by what the fits come to, and the choice is made again, until nothing w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from ...device_profiles.profile import DeviceProfile
-from ...passes.forms import Form
 from ...passes.plan import Plan
 from ..clock import Clock
 from ..costs import Costs
 from ..events import Event
 from ..fitting.moments import Moments
+from ..fitting.ranks_fit import moved, nearest_fit
 from ..options import CompileOptions
 from ..prepare import Ready
 from .alternatives import Taken
@@ -71,6 +73,10 @@ def mixed_plan(
         asked = limits(ready, [layer.row for layer in layers], options, profile, costs)
         savings = Savings({site.name: site for site in ready.sites}, costs)
         found = _chosen(layers, asked, savings, is_free=_may_slow(options))
+        if moments and _has_filters(found):
+            plain = [_whole(layer) for layer in layers]
+            other = _chosen(plain, asked, savings, is_free=_may_slow(options))
+            found = _nearer(ready, found, other, moments, options)
         return _planned(ready, found, asked, is_measured=bool(moments))
 
 
@@ -120,12 +126,57 @@ def _free(layers: Sequence[Layer]) -> list[Layer]:
     made: list[Layer] = []
     for layer in layers:
         if layer.tie is not None and bound & set(layer.tie.passed):
-            kept = tuple(c for c in layer.row.candidates if c.family != "filters")
-            at = {id(c): i for i, c in enumerate(kept)}
-            bases = {at[id(layer.row.candidates[i])]: b for i, b in layer.bases.items()}
-            layer = replace(layer, row=layer.row.with_candidates(kept), bases=bases, tie=None)
+            layer = _whole(layer)
         made.append(layer)
     return made
+
+
+def _whole(layer: Layer) -> Layer:
+    """The layer with all its channels."""
+    kept = tuple(c for c in layer.row.candidates if c.family != "filters")
+    at = {id(c): i for i, c in enumerate(kept)}
+    bases = {at[id(layer.row.candidates[i])]: b for i, b in layer.bases.items()}
+    return replace(layer, row=layer.row.with_candidates(kept), bases=bases, tie=None)
+
+
+def _nearer(
+    ready: Ready,
+    one: "_Choice",
+    other: "_Choice",
+    moments: Mapping[str, Moments],
+    options: CompileOptions,
+) -> "_Choice":
+    """Of two choices that hold the budgets the one that moves the outputs less as a whole.
+
+    What filters do in several layers together is more than the sum of what each does alone.
+    """
+    if one.refused is not None or other.refused is not None:
+        return one if other.refused is not None else other
+    quiet = Clock()
+    with TemporaryDirectory(prefix="nncc-plans-") as folder:
+        ways = [
+            moved(ready, plan, fitted, Path(folder) / "model.onnx")
+            for plan in (_plan(ready, one), _plan(ready, other))
+            for fitted in [nearest_fit(ready, plan, moments, quiet, jobs=options.jobs)]
+        ]
+    return one if ways[0] <= ways[1] else other
+
+
+def _has_filters(choice: "_Choice") -> bool:
+    return any(
+        layer.row.candidates[at].family == "filters"
+        for layer, at in zip(choice.layers, choice.solved.choice, strict=True)
+    )
+
+
+def _plan(ready: Ready, choice: "_Choice") -> Plan:
+    """Its plan, in graph order."""
+    forms = {
+        name: layer.row.candidates[at].form
+        for layer, at in zip(choice.layers, choice.solved.choice, strict=True)
+        for name in (layer.site.name, *layer.site.shares)
+    }
+    return Plan({site.name: forms[site.name] for site in ready.sites if site.name in forms})
 
 
 def _teller(clock: Clock, stage: str) -> Told:
@@ -251,14 +302,12 @@ def _planned(
     ready: Ready, found: _Choice, asked: Sequence[Limit], *, is_measured: bool
 ) -> Planned:
     """The plan in graph order, and why layers stay as they are."""
-    forms: dict[str, Form] = {}
-    reasons: dict[str, str] = {}
-    for layer, at in zip(found.layers, found.solved.choice, strict=True):
-        for name in (layer.site.name, *layer.site.shares):
-            forms[name] = layer.row.candidates[at].form
-            if at == 0:
-                reasons[name] = layer.row.reason or "left dense by the allocation"
-    ordered = {site.name: forms[site.name] for site in ready.sites if site.name in forms}
+    reasons = {
+        name: layer.row.reason or "left dense by the allocation"
+        for layer, at in zip(found.layers, found.solved.choice, strict=True)
+        for name in (layer.site.name, *layer.site.shares)
+        if at == 0
+    }
     used = [limit.used(found.solved.costs[limit.quantity]) for limit in asked]
     undone = () if is_measured else (PROXY,)
     if found.refused is None and len(used) == 1 and used[0] < REST * asked[0].share:
@@ -268,7 +317,7 @@ def _planned(
         )
     if found.refused is not None:
         undone = (*undone, _nearest(found.refused, asked, used))
-    plan = Plan(ordered)
+    plan = _plan(ready, found)
     considered = of_mixed(
         [layer.row for layer in found.layers],
         found.solved.choice,
