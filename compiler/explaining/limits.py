@@ -111,9 +111,10 @@ def limits(held: Held) -> Limits | None:
     other = max(before / exact - math.fsum(times.values()), 0.0)
     shares += _others(held, other)
     shares.sort(key=lambda share: (-share.ms, share.what))
-    return Limits(
-        basis, before, after, tuple(shares), _fastest(held, exact), _left(held), exact
-    )
+    fastest = _fastest(held, exact)
+    if fastest is not None and o.predicted is not None:
+        fastest = max(fastest, o.predicted.speedup)  # filters that went save elsewhere too
+    return Limits(basis, before, after, tuple(shares), fastest, _left(held), exact)
 
 
 def layer_times(held: Held, basis: Literal["measured", "predicted"]) -> Mapping[str, float]:

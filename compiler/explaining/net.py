@@ -227,6 +227,12 @@ def _time(e: Explanation) -> Iterator[str]:
         f"time: {milliseconds(found.reference_ms)} to {milliseconds(found.compressed_ms)}, "
         f"{factor(found.speedup)} ({found.basis})"
     )
+    predicted = e.outcome.predicted
+    if found.basis == "predicted" and predicted is not None and predicted.unseen:
+        yield (
+            f"the time of {plural(len(predicted.unseen), 'node')} is not known, and in none of "
+            "these numbers: a body of If, Loop or Scan, or sizes that no sample shows"
+        )
     if found.exact >= _TOLD:
         yield (
             f"exact rewriting alone, which changes no output, is {factor(found.exact)} of it "

@@ -219,3 +219,11 @@ def assert_rejected(folder: Path, capsys: pytest.CaptureFixture[str], name: str)
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and name in said.err
     assert "compile again" in said.err and "Traceback" not in said.err
+
+
+def test_what_is_not_timed_is_said(tmp_path: Path, capsys):
+    """silero's layers stand in bodies of If, of which no launch is predicted."""
+    output = tmp_path / "vad"
+    nncc.compile(wheel_model("silero-vad"), "x86-cpu", speedup=1.1, output=output)
+    text = told(capsys, str(output))
+    assert "the time of 1 node is not known, and in none of these numbers" in text
