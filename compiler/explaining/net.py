@@ -230,8 +230,8 @@ def _time(e: Explanation) -> Iterator[str]:
     predicted = e.outcome.predicted
     if found.basis == "predicted" and predicted is not None and predicted.unseen:
         yield (
-            f"the time of {plural(len(predicted.unseen), 'node')} is not known, and in none of "
-            "these numbers: a body of If, Loop or Scan, or sizes that no sample shows"
+            f"the time of {plural(len(predicted.unseen), 'node')} is not known, and in none "
+            "of these numbers: a body of If, Loop or Scan, or sizes that no sample shows"
         )
     if found.exact >= _TOLD:
         yield (
