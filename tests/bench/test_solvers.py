@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -24,6 +25,10 @@ import nets
 from bars import Bar, check, conditions, print_table
 from models import ref_model, wheel_model
 from nncc.compiler.allocation.allocate import minimise_sum
+from nncc.compiler.allocation.mixed_filters import Savings
+from nncc.compiler.allocation.mixed_limits import limits
+from nncc.compiler.allocation.mixed_plan import mixed_layers
+from nncc.compiler.allocation.mixed_plan import solved as chosen
 from nncc.compiler.allocation.planning import surveyed
 from nncc.compiler.allocation.solve import minimise_maximum_of, minimise_sum_of
 from nncc.compiler.allocation.solve_proof import proven
@@ -31,11 +36,13 @@ from nncc.compiler.allocation.solve_relaxed import relaxed
 from nncc.compiler.allocation.solve_repair import repaired, spent
 from nncc.compiler.allocation.solve_table import Choices, pooled
 from nncc.compiler.allocation.survey import Survey, table
+from nncc.compiler.clock import Clock
 from nncc.compiler.events import silent
 from nncc.compiler.options import CompileOptions
-from nncc.compiler.prepare import value_names
+from nncc.compiler.prepare import prepared, value_names
 from nncc.compiler.reading.ingest import ingest
 from nncc.compiler.samples.synthetic import synthetic_inputs
+from nncc.compiler.work import Work
 from nncc.compiler.writing.save import write
 from nncc.device_profiles.registry import load
 from nncc.passes.model import Model
@@ -220,5 +227,42 @@ def test_a_hundred_sites_with_thousands_of_candidates_are_pruned_in_a_second() -
         [
             Bar("seconds of pruning", pruning, 1, note=f"{len(pool.value)} left"),
             Bar("seconds of allocation", whole, 10, note=f"gap {result.gap:.1e}"),
+        ],
+    )
+
+
+def test_resnet50_with_candidates_of_every_family_is_allocated_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Low rank, trains, codes, sums and nests of 54 layers, under size and multiply-adds."""
+    monkeypatch.setenv("NNCC_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "net.onnx"
+    onnx.save(nets.build("resnet50", "decay"), path)
+    target, clock = load("x86-cpu"), Clock()
+    options = CompileOptions(size=0.25, macs=0.6, output=tmp_path / "build")
+    work = Work(tmp_path / "work", False)
+    work.path.mkdir()
+    ready = prepared(path, target, options, work, None, clock)
+    layers = mixed_layers(ready, {}, None, target, options, clock)
+    asked = limits(ready, [layer.row for layer in layers], options, target, None)
+    savings = Savings({site.name: site for site in ready.sites}, None)
+
+    start = time.process_time()
+    found = chosen(layers, asked, savings)
+    seconds = time.process_time() - start
+
+    count = sum(len(layer.row.candidates) for layer in layers)
+    families = sorted({str(c.family) for layer in layers for c in layer.row.candidates})
+    print_table(
+        f"ResNet50, {len(layers)} sites, {count} candidates ({conditions()})",
+        ("families", "gap", "s"),
+        [(", ".join(families), f"{found.solved.gap:.1e}", f"{seconds:.3f}")],
+    )
+    assert found.refused is None
+    check(
+        "ResNet50, candidates of every family",
+        [
+            Bar("sites", len(layers), 54, is_floor=True),
+            Bar("seconds of an allocation under two budgets", seconds, 10),
         ],
     )

@@ -57,7 +57,7 @@ class Net:
 
 NETS = (
     Net("pp-ocr-rec", "pp_ocr_rec", 400, (1.3, 1.5, 2.0), 0.007, 1.5, ("x:1x3x48x320",)),
-    Net("pp-ocr-cls", "pp_ocr_cls", 400, (1.03, 1.1), 0.005),
+    Net("pp-ocr-cls", "pp_ocr_cls", 400, (1.2, 1.33), 0.005, None, ("x:1x3x48x192",)),
     Net("magika", "magika", 300, (2.0, 2.3), 0.010, 2.0),
     Net("vggs", "fashion_512", 5000, (1.6, 1.68, 1.74, 1.8), 0.010, 2.0),
     Net("lenet5", "fashion_512", 5000, (2.0, 2.2, 2.4), 0.010, 2.0),
@@ -66,6 +66,8 @@ NETS = (
     Net("mtcnn-rnet", "rnet", 100, (1.1, 1.3), 0.005),
     Net("mtcnn-onet", "onet", 100, (1.3, 1.7), 0.005),
 )
+TELLS = 0.97
+"""Sessions of one and the same file differ by more than the rest of it."""
 LINES_READ = {1.5: 0.985, 1.3: 0.990}
 """PP-OCR rec: characters right that must be left at these speed-ups."""
 
@@ -185,7 +187,7 @@ def bars(
     }
     rival = max(rivals, key=lambda what: faster[what][0])
     found = [
-        Bar("our speed-up", faster[best][0], faster[rival][0], is_floor=True, note=rival),
+        Bar("ours over the best other", faster[best][0] / faster[rival][0], TELLS, True, rival),
         Bar("its slowest round", faster[best][1], 0.97, is_floor=True, note=best),
     ]
     if net.least is not None:
