@@ -187,7 +187,7 @@ def bars(
     }
     rival = max(rivals, key=lambda what: faster[what][0])
     found = [
-        Bar("ours over the best other", faster[best][0] / faster[rival][0], TELLS, True, rival),
+        Bar("over the best other", faster[best][0] / faster[rival][0], TELLS, True, rival),
         Bar("its slowest round", faster[best][1], 0.97, is_floor=True, note=best),
     ]
     if net.least is not None:
