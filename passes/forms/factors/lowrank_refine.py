@@ -75,9 +75,10 @@ def refined(
     free = np.ones(right.shape) if mask is None else mask.astype(np.float64)
     best, error = (left, right), _error(target, flat, left, right)
     for _ in range(_SWEEPS):
-        left = _outputs(WH, right, H)
-        right = _inputs(WH, left, right, H, free)
-        fallen = _error(target, flat, left, right)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is no nearer
+            left = _outputs(WH, right, H)
+            right = _inputs(WH, left, right, H, free)
+            fallen = _error(target, flat, left, right)
         if not fallen < error:
             break
         slow = fallen > (1 - 1e-4) * error
