@@ -253,7 +253,7 @@ def _outcome(
     if made.failed and code == 0:
         code = 6
     told = (result.model or ready.model).warnings
-    slower = predicted_slower(found, ready.sites, plan.plan, profile, options)
+    slower = predicted_slower(found, ready.sites, plan.plan, profile, options, result.left)
     slower = slower if latency.paired is None else ()  # the clock knows better
     others = other_floats(ready.model, layers)
     with_delta = {n for n, entry in result.fitted.items() if entry.bias_delta is not None}

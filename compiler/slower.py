@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..device_profiles.cost.parts import Parts, parts, summed
 from ..device_profiles.profile import DeviceProfile
 from ..passes.plan import Plan
+from ..passes.removal.left import NOTHING_GONE, Left
 from ..passes.sites import Site
 from .allocation.budget import STORAGE, TIME, budgets_asked, is_given
 from .costs import Costs, predicted
@@ -23,6 +24,7 @@ def predicted_slower(
     plan: Plan,
     profile: DeviceProfile,
     options: CompileOptions,
+    left: Left = NOTHING_GONE,
 ) -> tuple[str, ...]:
     """By how much a plan is predicted to be slower, why, and what to ask instead.
 
@@ -34,15 +36,17 @@ def predicted_slower(
         plan: what was done to them.
         profile: the target, for its steps of rank.
         options: what was asked.
+        left: the channels that are left after it.
     """
     if found is None or not plan.changed:
         return ()
-    told = predicted(found, sites, plan)
+    told = predicted(found, sites, plan, left)
     if told.compressed_ms <= LEAST * told.reference_ms:
         return ()
     changed = [site for site in sites if site.name in set(plan.changed)]
     before = [kernel for site in changed for kernel in found.launched(site)]
-    after = [k for site in changed for k in found.launched(site, plan.form(site.name))]
+    ends = found.without(left)
+    after = [k for site in changed for k in ends.launched(site, plan.form(site.name))]
     around = Parts(launch=sum(found.around(site, plan.form(site.name)) for site in changed))
     was = summed(parts(found.model, kernel) for kernel in before)
     now = summed([*(parts(found.model, kernel) for kernel in after), around])

@@ -78,7 +78,7 @@ def aimed(
         return result, latency
     if not is_wanted(first, sources.profile, asked):
         return result, latency
-    said = predicted(found, sources.ready.sites, first.plan.plan)
+    said = predicted(found, sources.ready.sites, first.plan.plan, first.left)
     tries = [Try(getattr(asked, option), first, said, result, latency)]
     sources, why = replace(sources, options=asked), ""
     while not why and not tries[-1].reaches(asked):
@@ -131,7 +131,7 @@ def _bolder(
             return None
         here = replace(sources, work=work)
         result, latency = kept(_as_asked(made, option, value, here), here)
-        said = predicted(found, sources.ready.sites, made.plan.plan)
+        said = predicted(found, sources.ready.sites, made.plan.plan, made.left)
         others = [u for name, u in fractions(result, here).items() if name != option]
         return Try(value, made, said, result, latency, all(map(_holds, others)))
 
