@@ -57,12 +57,17 @@ def as_given(loaded: Model, feed: Feeds, runtime: Runtime, folder: Path) -> AsGi
         model = as_it_runs(loaded, runtime)
         path = folder / "given.onnx"
         write(model, path)
-        graph = model.graph_model.graph
-        made = [value for node in graph for value in node.outputs]
-        values = [*graph.inputs, *graph.initializers.values(), *made]
-        shapes = probe(path, feed, [value.name for value in values if value.name])
+        shapes = probe(path, feed, value_names(model))
         sites, _ = find_sites(model, shapes)
     except Exception:  # what a pass cannot take was told while normalising
         logger.debug("the model as given cannot be timed", exc_info=True)
         return None
     return AsGiven(model, shapes, sites)
+
+
+def value_names(model: Model) -> list[str]:
+    """Names of the values of the top-level graph: inputs, weights, and what nodes make."""
+    graph = model.graph_model.graph
+    made = [value for node in graph for value in node.outputs]
+    values = [*graph.inputs, *graph.initializers.values(), *made]
+    return [value.name for value in values if value.name]

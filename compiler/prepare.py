@@ -16,7 +16,7 @@ from ..passes.legalise.findings import remaining
 from ..passes.legalise.narrow import narrow
 from ..passes.model import Model
 from ..passes.sites import Site, Skipped, find_sites
-from .as_given import AsGiven, as_given
+from .as_given import AsGiven, as_given, value_names
 from .clock import Clock
 from .options import CompileOptions
 from .proving.legal import proven
@@ -116,14 +116,6 @@ def prepared(
     return Ready(
         model, original, feeds, kind, sites, skipped, nodes, shapes, fit_feeds, written, given
     )
-
-
-def value_names(model: Model) -> list[str]:
-    """Names of the values of the top-level graph: inputs, weights, and what nodes make."""
-    graph = model.graph_model.graph
-    made = [value for node in graph for value in node.outputs]
-    values = [*graph.inputs, *graph.initializers.values(), *made]
-    return [value.name for value in values if value.name]
 
 
 def refusal(
